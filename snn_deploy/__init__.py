@@ -1,0 +1,59 @@
+"""Deploy sparse spiking neural networks to neuromorphic hardware.
+
+The names below load their module on first use, so that ``import snn_deploy`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from snn_deploy._version import __version__
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.base import Options, Program
+    from snn_deploy.backends.prepare import prepare
+    from snn_deploy.backends.registry import target
+    from snn_deploy.backends.verify import verify
+    from snn_deploy.errors import SnnDeployError
+    from snn_deploy.frontends.load import load_model
+    from snn_deploy.frontends.state import save_ticket
+    from snn_deploy.ir.network import Network
+    from snn_deploy.passes.pipeline import fold
+
+_HOME = {
+    "Network": "snn_deploy.ir.network",
+    "Options": "snn_deploy.backends.base",
+    "Program": "snn_deploy.backends.base",
+    "SnnDeployError": "snn_deploy.errors",
+    "fold": "snn_deploy.passes.pipeline",
+    "load_model": "snn_deploy.frontends.load",
+    "prepare": "snn_deploy.backends.prepare",
+    "save_ticket": "snn_deploy.frontends.state",
+    "target": "snn_deploy.backends.registry",
+    "verify": "snn_deploy.backends.verify",
+}
+
+__all__ = [
+    "Network",
+    "Options",
+    "Program",
+    "SnnDeployError",
+    "__version__",
+    "fold",
+    "load_model",
+    "prepare",
+    "save_ticket",
+    "target",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'snn_deploy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,106 @@
+"""What a target is: the protocol, its program, its oracle. A backend never sees a joule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.quantized import Arithmetic, QNetwork
+from snn_deploy.ir.spikes import Trace
+
+if TYPE_CHECKING:
+    from snn_deploy.device.model import Device
+    from snn_deploy.device.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user may choose about a lowering.
+
+    bits: weight bits, None for the target's own. device: the device to lower for, None for the
+    target's default. settings: target-specific choices by name (fpga: banks, fifo_depth).
+    """
+
+    bits: int | None = None
+    device: Device | None = None
+    settings: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Program:
+    """A lowered network. real: the folded float network; qnet: its integers, None in float;
+    payload: what the target loads, in the target's own type; device: what it was lowered for."""
+
+    target: str
+    real: Network
+    qnet: QNetwork | None
+    payload: Any
+    device: Device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long one sample takes, as far as the target can say.
+
+    steps: algorithmic steps run, hops included. hop_steps: of those, added by the target.
+    cycles: mean per sample, clocked targets. seconds: None where no source allows it, and then
+    unavailable_reason says why. kind: simulated, estimated, ...
+    """
+
+    steps: int
+    hop_steps: int = 0
+    cycles: float | None = None
+    seconds: float | None = None
+    kind: str = "simulated"
+    unavailable_reason: str = ""
+
+
+class Oracle(Protocol):
+    """An independent simulator: it shares no arithmetic with ours."""
+
+    name: str
+    tolerance: float
+
+    def version(self) -> str:
+        """Return what ran, with its version."""
+
+    def run(self, program: Program, x: Array) -> Trace:
+        """Return spikes and states of every population, aligned to the un-pipelined steps."""
+
+
+class Target(Protocol):
+    """One backend. Methods are pure but for ``run`` on external tools and ``write``."""
+
+    name: str
+    title: str
+    family: str
+    default_device: str
+    charged: tuple[str, ...]
+    places: tuple[str, ...]
+
+    def arithmetic(self) -> Arithmetic | None:
+        """Return the target's integers, or None where it computes in float."""
+
+    def constraints(self) -> tuple[tuple[str, str], ...]:
+        """Return (what, rule) rows: what can be lowered, for ``targets ops``."""
+
+    def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
+        """Return the program for a folded network; located errors for what cannot be lowered."""
+
+    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+        """Run (samples, steps, *shape) on our model of the target; events and timing filled in."""
+
+    def latency(self, program: Program, trace: Trace) -> Latency:
+        """Return the latency of one sample of ``trace``."""
+
+    def usage(self, program: Program) -> Usage:
+        """Return memory and other resources used, itemised."""
+
+    def oracle(self) -> Oracle | None:
+        """Return the independent simulator that ``verify`` asks, or None."""
+
+    def write(self, program: Program, folder: Path, stem: str) -> list[str]:
+        """Write the artifacts into an existing empty folder; returns their names."""

@@ -1,0 +1,130 @@
+"""The CPU target: the float network itself, judged by norse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snn_deploy.backends.base import Latency, Oracle, Options, Program
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.quantized import Arithmetic, QNetwork
+from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.synapses import bias_of, weights_of
+
+if TYPE_CHECKING:
+    from snn_deploy.device.usage import Usage
+
+_STATE_BITS = 64
+
+
+class CpuTarget:
+    """The reference on any computer: float64 states, weights as they were trained."""
+
+    name = "cpu"
+    title = "CPU reference (float)"
+    family = "cpu"
+    default_device = "cpu45"
+    charged = ("synops_effective", "synops_helper", "macs", "neuron_updates")
+    places = ("emulator",)
+
+    def arithmetic(self) -> Arithmetic | None:
+        """Return None: it computes in float."""
+        return None
+
+    def constraints(self) -> tuple[tuple[str, str], ...]:
+        """Return what can be lowered."""
+        return (
+            ("all operators", "after folding; sparse where fewer than half the weights are left"),
+            ("all neurons", "value and subtract reset"),
+            ("recurrence, delays", "whole steps"),
+            ("rate, event and direct input", "direct input costs multiply-accumulates"),
+        )
+
+    def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
+        """Return the program: the folded network."""
+        assert options.device is not None
+        return Program(
+            target=self.name, real=network, qnet=qnet, payload=network, device=options.device
+        )
+
+    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+        """Run the float engine and count."""
+        from snn_deploy.engine.count import Counter
+        from snn_deploy.engine.event import EventEngine
+
+        trace = EventEngine(program.payload).run(x, record)  # type: ignore[arg-type]
+        return replace(trace, events=Counter(program.real).count(trace))
+
+    def latency(self, program: Program, trace: Trace) -> Latency:
+        """Return steps; wall-clock time depends on the machine and is not a property of it."""
+        return Latency(
+            steps=trace.steps, unavailable_reason="depends on the computer; see tools/bench.py"
+        )
+
+    def usage(self, program: Program) -> Usage:
+        """Return the bits that weights, indices, states and spikes take in memory."""
+        from snn_deploy.device.usage import MemoryItem, Usage
+
+        network: Network = program.payload
+        items: list[MemoryItem] = []
+        for projection in network.projections:
+            for synapse in projection.synapses:
+                weights = weights_of(synapse)
+                if weights is None:
+                    continue
+                bits = 8 * (weights.nbytes + (0 if (b := bias_of(synapse)) is None else b.nbytes))
+                items.append(
+                    MemoryItem(where=projection.name, kind="weights", bits=bits, region="memory")
+                )
+                if hasattr(synapse, "indptr"):
+                    items += [
+                        MemoryItem(
+                            where=projection.name,
+                            kind="indices",
+                            bits=8 * synapse.indices.nbytes,
+                            region="memory",
+                        ),
+                        MemoryItem(
+                            where=projection.name,
+                            kind="pointers",
+                            bits=8 * synapse.indptr.nbytes,
+                            region="memory",
+                        ),
+                    ]
+        for population in network.computing():
+            states = 2 if population.neuron.step(network.dt_s).has_current else 1
+            items.append(
+                MemoryItem(
+                    where=population.name,
+                    kind="state",
+                    bits=_STATE_BITS * states * population.size,
+                    region="memory",
+                )
+            )
+        return Usage(items=tuple(items), resources=())
+
+    def oracle(self) -> Oracle | None:
+        """Return norse."""
+        from snn_deploy.backends.cpu.norse_oracle import NorseOracle
+
+        return NorseOracle()
+
+    def write(self, program: Program, folder: Path, stem: str) -> list[str]:
+        """Write the program as arrays and a description, and how to run it."""
+        from snn_deploy.backends.cpu.program_file import program_arrays
+        from snn_deploy.io.npz import save_npz
+
+        name = f"{stem}.npz"
+        save_npz(folder / name, program_arrays(program.payload))
+        return [name]
+
+
+def mean_rate(trace: Trace) -> float:
+    """Return spikes per neuron and step over all recorded populations."""
+    total = sum(int(np.sum(c)) for c in trace.counts.values())
+    size = sum(c.size for c in trace.counts.values())
+    return total / (size * trace.samples * trace.steps)

@@ -1,0 +1,1 @@
+"""Loihi through Lava."""

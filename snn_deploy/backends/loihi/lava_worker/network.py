@@ -1,0 +1,227 @@
+"""Builds Lava Processes from a job folder and runs them once, all samples in a row.
+
+Images are (C, H, W) in the job and (W, H, C) in Lava, whose Conv is a true convolution:
+kernels are flipped and transposed, dense weights permuted, recordings transposed back.
+A population of depth d handles step k of sample s at Lava's step s*steps + k + 1 + d (Lava
+counts from 1), so it is reset when t % steps == (1 + d) % steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing.connection
+import os
+import platform
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import compat
+
+compat.install()
+
+from lava.magma.core.run_conditions import RunSteps  # noqa: E402
+from lava.magma.core.run_configs import Loihi2SimCfg  # noqa: E402
+from lava.magma.runtime import runtime as lava_runtime  # noqa: E402
+from lava.proc.conv.process import Conv  # noqa: E402
+from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
+
+from .processes.recorded import RecordedLif, SpikeFile  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from numpy.typing import NDArray
+
+    Entry = dict[str, Any]
+    Shape = Sequence[int]
+    Weight = NDArray[np.signedinteger[Any]]
+    Arrays = dict[str, Weight]
+    Fail = Callable[[str], NoReturn]
+
+MAX_GROUPS = 127  # Lava keeps the number of groups as int8
+
+
+def versions() -> dict[str, str]:
+    """Return what ran: interpreter and packages."""
+    import importlib.metadata as metadata
+
+    found = {"python": platform.python_version()}
+    for name in ("lava-nc", "lava-dl", "numpy", "scipy", "networkx", "asteval", "h5py"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def run(folder: Path, fail: Fail) -> None:
+    """Simulate the job in ``folder``, leave recordings and done.json there.
+
+    fail: called with a text in the process where something went wrong; must not return
+    control to Lava, which hangs after errors.
+    """
+    began = time.monotonic()
+    _report_errors_of_actors(fail)
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "job.npz", allow_pickle=False) as arrays:
+        start = _build(job, dict(arrays), folder)
+    start.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    _watch_actors(start.runtime, fail)
+    built = time.monotonic()
+    start.run(condition=RunSteps(num_steps=job["run_steps"]))
+    ran = time.monotonic()
+    _stopping.set()
+    start.stop()
+    done = {
+        "versions": versions(),
+        "build_s": built - began,
+        "run_s": ran - built,
+        "run_steps": job["run_steps"],
+    }
+    (folder / "done.part").write_text(json.dumps(done))
+    os.replace(folder / "done.part", folder / "done.json")
+
+
+def _build(job: Entry, arrays: Arrays, folder: Path) -> Any:
+    """Return one Process of the connected network."""
+    nodes = {}
+    rows = job["samples"] * job["steps"]
+    for entry in job["inputs"]:
+        path = folder / entry["file"]
+        nodes[entry["name"]] = SpikeFile(
+            shape=_lava_shape(entry["shape"]), path=str(path), name=entry["name"]
+        )
+    for entry in job["populations"]:
+        shape = entry["shape"]
+        offset = 1 + entry["depth"]
+        nodes[entry["name"]] = RecordedLif(
+            shape=_lava_shape(shape),
+            du=_parameter(entry["du"], arrays, shape),
+            dv=_parameter(entry["dv"], arrays, shape),
+            vth=_parameter(entry["vth"], arrays, shape),
+            bias_mant=_parameter(entry["bias"], arrays, shape),
+            bias_exp=entry["bias_exp"],
+            reset_interval=job["steps"],
+            reset_offset=offset,
+            name=entry["name"],
+            files={kind: str(folder / name) for kind, name in entry["files"].items()},
+            first=offset,
+            count=rows,
+        )
+    shapes = {e["name"]: e["shape"] for e in (*job["inputs"], *job["populations"])}
+    for entry in job["projections"]:
+        connect = _connect_dense if entry["kind"] == "dense" else _connect_conv
+        weight = arrays[entry["weight"]].astype(np.int32)
+        connect(entry, weight, nodes, shapes[entry["pre"]], shapes[entry["post"]])
+    return next(iter(nodes.values()))
+
+
+def _connect_dense(
+    entry: Entry, weight: Weight, nodes: dict[str, Any], pre_shape: Shape, post_shape: Shape
+) -> None:
+    weight = weight[_lava_order(post_shape)][:, _lava_order(pre_shape)]
+    if entry["delay"]:
+        dense = DelayDense(weights=weight, delays=entry["delay"], weight_exp=entry["weight_exp"])
+    else:
+        dense = Dense(weights=weight, weight_exp=entry["weight_exp"])
+    source, target = nodes[entry["pre"]].s_out, nodes[entry["post"]].a_in
+    if len(pre_shape) == 3:
+        source = source.reshape((math.prod(pre_shape),))
+    source.connect(dense.s_in)
+    drive = dense.a_out
+    if len(post_shape) == 3:
+        drive = drive.reshape(_lava_shape(post_shape))
+    drive.connect(target)
+
+
+def _connect_conv(
+    entry: Entry, weight: Weight, nodes: dict[str, Any], pre_shape: Shape, post_shape: Shape
+) -> None:
+    weight, groups = _merge_groups(weight, entry["groups"])
+    conv = Conv(
+        weight=np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)),
+        input_shape=_lava_shape(pre_shape),
+        stride=tuple(entry["stride"][::-1]),
+        padding=tuple(entry["padding"][::-1]),
+        dilation=tuple(entry["dilation"][::-1]),
+        groups=groups,
+    )
+    if conv.output_shape != _lava_shape(post_shape):
+        raise ValueError(f"convolution gives {conv.output_shape}, expected {post_shape}")
+    nodes[entry["pre"]].s_out.connect(conv.s_in)
+    conv.a_out.connect(nodes[entry["post"]].a_in)
+
+
+def _merge_groups(weight: Weight, groups: int) -> tuple[Weight, int]:
+    """Join neighbouring groups, filling with zeros, until their number fits Lava's int8."""
+    if groups <= MAX_GROUPS:
+        return weight, groups
+    fewer = max(g for g in range(1, MAX_GROUPS + 1) if groups % g == 0)
+    joined = groups // fewer
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    merged = np.zeros((weight.shape[0], inputs * joined, *weight.shape[2:]), weight.dtype)
+    for channel in range(weight.shape[0]):
+        place = (channel // outputs) % joined * inputs
+        merged[channel, place : place + inputs] = weight[channel]
+    return merged, fewer
+
+
+def _lava_shape(shape: Shape) -> tuple[int, ...]:
+    return tuple(shape[::-1])
+
+
+def _lava_order(shape: Shape) -> Weight:
+    """For each flat index in Lava's (W, H, C) order, the flat index in (C, H, W) order."""
+    return np.arange(math.prod(shape)).reshape(shape).transpose().ravel()
+
+
+def _parameter(value: int | str, arrays: Arrays, shape: Shape) -> int | Weight:
+    """Return a Python int (which Lava keeps unbounded) or an int64 array in Lava's shape."""
+    if isinstance(value, str):
+        return np.ascontiguousarray(arrays[value].astype(np.int64).reshape(shape).transpose())
+    return value
+
+
+_stopping = threading.Event()
+
+
+def _report_errors_of_actors(fail: Fail) -> None:
+    """Lava swallows the traceback of a failing actor and may wait for ever for its peers."""
+    original = lava_runtime.target_fn
+
+    def target_fn(*args: Any, **kwargs: Any) -> None:
+        try:
+            original(*args, **kwargs)
+        except BaseException:
+            fail(traceback.format_exc())
+
+    lava_runtime.target_fn = target_fn
+
+
+def _watch_actors(runtime: Any, fail: Fail) -> None:
+    """Report an actor that dies without an exception: Lava would wait for it for ever."""
+    actors = {a.sentinel: a for a in runtime._messaging_infrastructure.actors}
+
+    def watch() -> None:
+        waiting = dict(actors)
+        while waiting:
+            for sentinel in multiprocessing.connection.wait(list(waiting)):
+                actor = waiting.pop(sentinel)
+                if not _stopping.is_set():
+                    _report_death(actor.pid, fail)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _report_death(pid: int, fail: Fail) -> None:
+    state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # left for Lava's join to reap
+    if state is not None and state.si_code != os.CLD_EXITED:
+        fail(f"one of Lava's processes was killed by signal {state.si_status}")
+    fail(f"one of Lava's processes ended early, with exit code {state and state.si_status}")

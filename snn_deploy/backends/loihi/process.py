@@ -1,0 +1,277 @@
+"""Runs a job in the Lava child process and brings back recordings or a located error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snn_deploy.backends.loihi import environment as lava_environment
+from snn_deploy.backends.loihi.environment import WORKER, LavaEnvironment
+from snn_deploy.backends.loihi.job import DenseJob, LavaJob, check_job
+from snn_deploy.errors import ExternalToolError, OutputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FOLDER_PREFIX = "snn-deploy-lava-"
+STOP_GRACE_S = 5.0
+MESSAGE_LINES = 6
+INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One population's run: each (samples, steps, n), aligned to the input's steps.
+
+    ``spikes`` is uint8. ``u`` and ``v`` are int32 after the step (v after its reset), or None
+    if only spikes were recorded. n is in C order of the population's shape.
+    """
+
+    spikes: NDArray[np.uint8]
+    u: NDArray[np.int32] | None
+    v: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What Lava computed, by population name, and what computed it in how long."""
+
+    recordings: dict[str, Recording]
+    versions: dict[str, str]
+    build_s: float
+    run_s: float
+    run_steps: int
+
+
+def run_job(
+    job: LavaJob, *, timeout_s: float, environment: LavaEnvironment | None = None
+) -> JobResult:
+    """Check ``job``, run it in Lava and return every population's recordings.
+
+    timeout_s: wall-clock limit of the child process. environment: where Lava is (default:
+    ``environment.require()``). Raises what ``check_job`` raises; MissingDependencyError
+    without Lava; ExternalToolError, with Lava's last words, if it fails, hangs or is
+    killed; OutputError if the temporary folder cannot be written. Leaves no process, shared
+    memory or file behind.
+    """
+    check_job(job)
+    return run_unchecked(job, timeout_s, environment or lava_environment.require())
+
+
+def run_unchecked(job: LavaJob, timeout_s: float, environment: LavaEnvironment) -> JobResult:
+    """Do what ``run_job`` does without checking the job first."""
+    tag = f"sd{secrets.token_hex(3)}_"
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    except OSError as error:
+        raise _cannot_write(error) from error
+    try:
+        try:
+            _write_job(job, folder, tag)
+        except OSError as error:
+            raise _cannot_write(error, folder) from error
+        _run_worker(folder, tag, timeout_s, environment)
+        return _read_result(job, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cannot_write(error: OSError, folder: Path | None = None) -> OutputError:
+    return OutputError(
+        f"cannot write the Lava job: {error.strerror or error}",
+        where=str(folder or tempfile.gettempdir()),
+        hint="free some space, or set TMPDIR to a folder with more",
+    )
+
+
+def _write_job(job: LavaJob, folder: Path, tag: str) -> None:
+    arrays: dict[str, NDArray[np.generic]] = {}
+
+    def keep(value: Any) -> Any:
+        """Return an integer as it is, an array as its key in job.npz."""
+        if value is None or np.ndim(value) == 0:
+            return 0 if value is None else int(value)
+        array = np.asarray(value)
+        small = array.size and INT16.min <= array.min() and array.max() <= INT16.max
+        key = f"a{len(arrays)}"
+        arrays[key] = array.astype(np.int16 if small else np.int64)
+        return key
+
+    description: dict[str, Any] = {
+        "samples": job.samples,
+        "steps": job.steps,
+        "run_steps": job.run_steps,
+        "inputs": [],
+        "populations": [],
+        "projections": [],
+    }
+    for i, source in enumerate(job.inputs):
+        entry: dict[str, Any] = {"name": source.name, "shape": source.shape, "file": f"in{i}.npy"}
+        np.save(folder / entry["file"], source.spikes.reshape(job.samples * job.steps, -1))
+        description["inputs"].append(entry)
+    for i, population in enumerate(job.populations):
+        entry = {
+            "name": population.name,
+            "shape": population.shape,
+            "depth": population.depth,
+            "bias_exp": population.bias_exp,
+            "files": {kind: f"{kind}{i}.npy" for kind in _recorded_kinds(job)},
+        }
+        for parameter in ("du", "dv", "vth", "bias"):
+            entry[parameter] = keep(getattr(population, parameter))
+        description["populations"].append(entry)
+    for projection in job.projections:
+        entry = {
+            "pre": projection.pre,
+            "post": projection.post,
+            "weight": keep(projection.weight),
+        }
+        if isinstance(projection, DenseJob):
+            entry |= {
+                "kind": "dense",
+                "weight_exp": projection.weight_exp,
+                "delay": projection.delay,
+            }
+        else:
+            entry |= {
+                "kind": "conv",
+                "stride": projection.stride,
+                "padding": projection.padding,
+                "dilation": projection.dilation,
+                "groups": projection.groups,
+            }
+        description["projections"].append(entry)
+    np.savez(folder / "job.npz", **arrays)
+    (folder / "job.json").write_text(json.dumps(description))
+    (folder / "worker.json").write_text(json.dumps({"parent": os.getpid(), "tag": tag}))
+
+
+def _recorded_kinds(job: LavaJob) -> tuple[str, ...]:
+    return ("spikes",) if job.record == "spikes" else ("spikes", "u", "v")
+
+
+def _run_worker(folder: Path, tag: str, timeout_s: float, environment: LavaEnvironment) -> None:
+    command = [str(environment.python), "-I", "-B", str(WORKER), str(folder)]
+    with (folder / "log.txt").open("wb") as log:
+        try:
+            worker = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ExternalToolError(
+                f"cannot start Lava's interpreter: {error.strerror or error}",
+                where=str(environment.python),
+                hint=f"{lava_environment.SETUP_COMMAND} --force",
+            ) from error
+    try:
+        worker.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        raise ExternalToolError(
+            f"Lava exceeded {timeout_s:g} s and was stopped",
+            hint="run fewer samples, or raise the time limit",
+        ) from None
+    finally:
+        # Also on Ctrl-C: the worker has a session of its own and does not see it.
+        _end_worker(worker, folder, tag)
+    outcome = _read_json(folder / "outcome.json")
+    if outcome is not None and outcome["ok"]:
+        return
+    if outcome is not None:
+        raise ExternalToolError(
+            f"Lava failed: {_last_lines(outcome['message'])}", used=_log_lines(folder)
+        )
+    code = worker.returncode
+    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+    raise ExternalToolError(f"the Lava worker {how}", used=_log_lines(folder))
+
+
+def _end_worker(worker: subprocess.Popen[bytes], folder: Path, tag: str) -> None:
+    """Stop the worker if it runs, then make sure that nothing of it is left."""
+    if worker.poll() is None:
+        worker.terminate()
+        try:
+            worker.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+    if worker.stdin is not None:
+        worker.stdin.close()
+    if (folder / "outcome.json").exists():
+        return  # the supervisor came to its end and cleaned up
+    with contextlib.suppress(OSError, ValueError):
+        group = int((folder / "lava.pid").read_text())
+        until = time.monotonic() + STOP_GRACE_S
+        while time.monotonic() < until:
+            os.killpg(group, signal.SIGKILL)  # raises once the group is gone
+            time.sleep(0.02)
+    for segment in Path("/dev/shm").glob(f"{tag}*"):
+        segment.unlink(missing_ok=True)
+
+
+def _read_result(job: LavaJob, folder: Path) -> JobResult:
+    done = _read_json(folder / "done.json")
+    if done is None:
+        raise ExternalToolError("Lava ended without a result", used=_log_lines(folder))
+    recordings = {}
+    for i, population in enumerate(job.populations):
+        arrays: dict[str, Any] = {"u": None, "v": None}
+        for kind in _recorded_kinds(job):
+            rows = np.load(folder / f"{kind}{i}.npy", allow_pickle=False)
+            arrays[kind] = rows.reshape(job.samples, job.steps, -1)
+            arrays[kind].setflags(write=False)
+        recordings[population.name] = Recording(**arrays)
+    return JobResult(
+        recordings=recordings,
+        versions=done["versions"],
+        build_s=done["build_s"],
+        run_s=done["run_s"],
+        run_steps=done["run_steps"],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _last_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip("~^ \t")]
+    return " | ".join(lines[-MESSAGE_LINES:]) or "no message"
+
+
+def _log_lines(folder: Path) -> str | None:
+    """Return the end of what Lava printed, or None if it said nothing."""
+    try:
+        with (folder / "log.txt").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return None
+    return f"Lava's last words: {_last_lines(text)}" if text.strip() else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

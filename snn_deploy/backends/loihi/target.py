@@ -1,0 +1,180 @@
+"""The Loihi target: lowered to Lava's integers, placed on cores, judged by Lava."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snn_deploy.backends.arithmetics import LOIHI
+from snn_deploy.backends.base import Latency, Oracle, Options, Program
+from snn_deploy.backends.loihi.mapping import Mapping, hops, place, usage
+from snn_deploy.backends.loihi.program import LoihiProgram, decode, lower
+from snn_deploy.errors import UnsupportedError
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.events import Events
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.quantized import Arithmetic, QNetwork
+from snn_deploy.ir.spikes import Trace
+
+if TYPE_CHECKING:
+    from snn_deploy.device.usage import Usage
+
+
+class LoihiTarget:
+    """Intel's Loihi through Lava; no chip is needed and none is claimed."""
+
+    name = "loihi"
+    title = "Loihi (Lava simulator)"
+    family = "loihi"
+    default_device = "loihi1"
+    charged = (
+        "synops_quantized",
+        "synops_helper",
+        "neuron_updates",
+        "neuron_updates_active",
+        "packets",
+        "hops",
+    )
+    places = ("emulator", "lava")
+
+    def arithmetic(self) -> Arithmetic | None:
+        """Return Loihi's integers as Lava executes them."""
+        return LOIHI
+
+    def constraints(self) -> tuple[tuple[str, str], ...]:
+        """Return what can be lowered."""
+        return (
+            ("Linear, Affine", "dense synapses, sparse in memory; weights on Loihi's 8-bit grid"),
+            ("Conv1d, Conv2d", "convolution; groups, stride, dilation, symmetric padding"),
+            ("SumPool2d, AvgPool2d", "fused into the convolution or dense layer that follows"),
+            ("max pooling", "on spikes only: grouped convolution and a threshold population"),
+            ("batch norm, scales", "folded into weights and biases"),
+            ("LIF, IF, LI, CubaLIF", "reset to 0; decays in 1/4096 per step"),
+            ("bias", "13 bits, in weight units; not into a CubaLIF"),
+            ("skip paths", "aligned by synaptic delays of up to 62 steps"),
+            ("rate or event input", "analogue (direct) input is refused"),
+            ("recurrence, delays", "refused"),
+        )
+
+    def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
+        """Return populations, synapses and cores; located errors for what has no form."""
+        assert qnet is not None and options.device is not None
+        payload = lower(qnet)
+        return Program(
+            target=self.name, real=network, qnet=qnet, payload=payload, device=options.device
+        )
+
+    def mapping(self, program: Program) -> Mapping:
+        """Return the placement on the program's device."""
+        return place(program.payload, program.device)
+
+    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+        """Run what the program holds on the integer engine; counts packets and hops too."""
+        from snn_deploy.engine.count import Counter
+        from snn_deploy.engine.fixed import FixedEngine
+
+        assert program.qnet is not None
+        loihi: LoihiProgram = program.payload
+        trace = FixedEngine(decode(loihi, program.qnet)).run(x, record)  # type: ignore[arg-type]
+        events = Counter(program.real, program.qnet).count(trace)
+        mapping = self.mapping(program)
+        counts: dict[tuple[str, str], int] = {}
+        for synapses in loihi.synapses:
+            sent = int(trace.counts[synapses.pre] @ mapping.targets[synapses.name])
+            counts[synapses.name, "packets"] = sent
+        per_tile = program.device.limits.get("cores_per_tile")
+        if per_tile is not None:
+            crossed = hops(mapping, loihi, dict(trace.counts), int(per_tile.value))  # type: ignore[arg-type]
+            counts["network on chip", "hops"] = crossed
+        return replace(trace, events=events + Events(counts))
+
+    def latency(self, program: Program, trace: Trace) -> Latency:
+        """Return steps; seconds per step have no public source."""
+        depth = program.payload.depth
+        return Latency(
+            steps=trace.steps + depth,
+            hop_steps=depth,
+            unavailable_reason="no public time per step for this workload",
+        )
+
+    def usage(self, program: Program) -> Usage:
+        """Return memory and axons per core."""
+        return usage(program.payload, self.mapping(program))
+
+    def oracle(self) -> Oracle | None:
+        """Return Lava."""
+        from snn_deploy.backends.loihi.oracle import LavaOracle
+
+        return LavaOracle()
+
+    def write(self, program: Program, folder: Path, stem: str) -> list[str]:
+        """Write ``<stem>.net`` (lava-dl netx), where its line of layers can say it, and cores."""
+        from snn_deploy.io.files import write_bytes, write_text
+
+        loihi: LoihiProgram = program.payload
+        names: list[str] = []
+        try:
+            content = net_file(loihi)
+        except UnsupportedError as error:
+            write_text(folder / "NO_NET_FILE.txt", f"{error}\n")
+            names.append("NO_NET_FILE.txt")
+        else:
+            write_bytes(folder / f"{stem}.net", content)
+            names.append(f"{stem}.net")
+        cores = [
+            {
+                "core": c.index,
+                "population": c.population,
+                "neurons": [c.first, c.last],
+                "synapse_bits": c.synapse_bits,
+                "in_axons": c.in_axons,
+            }
+            for c in self.mapping(program).cores
+        ]
+        write_text(folder / "cores.json", json.dumps(cores, indent=2) + "\n")
+        return [*names, "cores.json"]
+
+
+def net_file(program: LoihiProgram) -> bytes:
+    """Return lava-dl's ``.net``; UnsupportedError where netx's line of layers cannot say it."""
+    from snn_deploy.io.netx import NetxLayer, netx_bytes
+
+    layers: list[NetxLayer] = []
+    here = program.network.inputs[0]
+    left = list(program.synapses)
+    while left:
+        forward = [s for s in left if s.pre == here]
+        if len(forward) != 1 or sum(s.post == forward[0].post for s in program.synapses) != 1:
+            raise UnsupportedError(
+                "netx files hold one line of layers, and this network branches",
+                where=here,
+                hint="run it in Lava directly: run --on lava and verify need no .net file",
+            )
+        synapses = forward[0]
+        left.remove(synapses)
+        population = program.population(synapses.post)
+        single = [population.du, population.dv, population.vth]
+        if any(np.ndim(value) for value in single):
+            raise UnsupportedError(
+                "netx files hold one decay and threshold per layer, this one has several",
+                where=population.origin,
+                hint="use the same neuron parameters for the whole layer",
+            )
+        size = int(np.prod(population.shape))
+        bias = population.bias
+        layers.append(
+            NetxLayer(
+                operator=synapses.operator,
+                shape=population.shape,
+                du=int(population.du),
+                dv=int(population.dv),
+                vth=int(population.vth),
+                bias=None if bias is None else np.broadcast_to(np.asarray(bias), (size,)),
+            )
+        )
+        here = synapses.post
+    return netx_bytes(program.network.input_population.shape, tuple(layers))

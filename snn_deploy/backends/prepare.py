@@ -1,0 +1,30 @@
+"""From a folded network to a target's program: quantize in its Arithmetic, then lower."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from snn_deploy.backends.base import Options, Program, Target
+from snn_deploy.device.load import load
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.quantized import Arithmetic
+from snn_deploy.passes.quantize import quantize
+
+
+def prepare(
+    network: Network,
+    target: Target,
+    options: Options | None = None,
+    arithmetic: Arithmetic | None = None,
+) -> Program:
+    """Return ``target``'s program for a folded network.
+
+    arithmetic: run a float target in another target's integers. Raises UnsupportedError,
+    located, for what cannot be quantized or lowered.
+    """
+    options = options or Options()
+    if options.device is None:
+        options = replace(options, device=load(target.default_device))
+    integers = target.arithmetic() or arithmetic
+    qnet = None if integers is None else quantize(network, integers, bits=options.bits)
+    return target.lower(network, qnet, options)

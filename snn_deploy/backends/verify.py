@@ -1,0 +1,212 @@
+"""verify: the independent simulator against our engine, and our integers against the floats.
+
+The first answer is a proof on the samples that ran: bit for bit, or within the oracle's stated
+tolerance. The second is a measurement. Where no independent simulator ran, it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from snn_deploy.backends.base import Oracle, Program, Target
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.spikes import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """The first value that differs. neuron: index in C order; judge and ours: both values."""
+
+    population: str
+    origin: str
+    variable: str
+    sample: int
+    step: int
+    neuron: int
+    judge: float
+    ours: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.origin or self.population}, {self.variable} of neuron {self.neuron} at step "
+            f"{self.step} of sample {self.sample}: {self.judge:g} there, {self.ours:g} here"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One simulator against another. values: compared numbers by variable; mismatches too.
+
+    judge: what ran, or "" where none did (model only). tolerance: 0 means bit for bit.
+    """
+
+    judge: str
+    ours: str
+    samples: int
+    steps: int
+    tolerance: float
+    values: Mapping[str, int]
+    mismatches: Mapping[str, int]
+    first: Mismatch | None
+    note: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differed."""
+        return not any(self.mismatches.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """Integers against the trained float network: shares of 1, and accuracy where labelled."""
+
+    equal_spikes: float
+    equal_predictions: float
+    accuracy_float: float | None
+    accuracy_integer: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Both answers. proof: None where no independent simulator ran. lowering: our engine on the
+    program's own numbers against our engine on the network that it was lowered from."""
+
+    proof: Comparison | None
+    lowering: Comparison
+    fidelity: Fidelity | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether every comparison that ran found no difference."""
+        return self.lowering.equal and (self.proof is None or self.proof.equal)
+
+    @property
+    def first(self) -> Mismatch | None:
+        """The first mismatch of the proof, else of the lowering."""
+        if self.proof is not None and self.proof.first is not None:
+            return self.proof.first
+        return self.lowering.first
+
+
+def compare(
+    network: Network, judge: Trace, ours: Trace, *, names: tuple[str, str], tolerance: float
+) -> Comparison:
+    """Compare every population's spikes, and every state that both recorded.
+
+    names: of the judge and of ours. Spikes are always compared exactly. Populations go in
+    network order, so the first mismatch is the most upstream one.
+    """
+    values: dict[str, int] = {}
+    wrong: dict[str, int] = {}
+    first: Mismatch | None = None
+    for population in network.computing():
+        name = population.name
+        tables: list[tuple[str, Array, Array, float]] = []
+        if network.step_of(name).threshold is not None:
+            tables.append(("spikes", judge.spikes[name], ours.spikes[name], 0.0))
+        mine, theirs = ours.states.get(name, {}), judge.states.get(name, {})
+        for variable in ("u", "v"):
+            if variable in mine and variable in theirs:
+                tables.append((variable, theirs[variable], mine[variable], tolerance))
+        for variable, left, right, slack in tables:
+            a = np.asarray(left, np.float64).reshape(*left.shape[:2], -1)
+            b = np.asarray(right, np.float64).reshape(*right.shape[:2], -1)
+            differs = np.abs(a - b) > slack
+            values[variable] = values.get(variable, 0) + differs.size
+            wrong[variable] = wrong.get(variable, 0) + int(differs.sum())
+            found = _first(differs)
+            if found is not None and (first is None or found[:2] < (first.sample, first.step)):
+                first = Mismatch(
+                    population=name,
+                    origin=network.where(name),
+                    variable=variable,
+                    sample=found[0],
+                    step=found[1],
+                    neuron=found[2],
+                    judge=float(a[found]),
+                    ours=float(b[found]),
+                )
+    return Comparison(
+        judge=names[0],
+        ours=names[1],
+        samples=ours.samples,
+        steps=ours.steps,
+        tolerance=tolerance,
+        values=values,
+        mismatches=wrong,
+        first=first,
+    )
+
+
+def _first(differs: Array) -> tuple[int, int, int] | None:
+    at = np.argwhere(differs)
+    return None if not len(at) else (int(at[0][0]), int(at[0][1]), int(at[0][2]))
+
+
+def engine_trace(program: Program, x: Array) -> Trace:
+    """Return our un-pipelined engine's trace of the network that the program was made from."""
+    from snn_deploy.engine.event import EventEngine
+    from snn_deploy.engine.fixed import FixedEngine
+
+    if program.qnet is None:
+        return EventEngine(program.real).run(x, "states")
+    return FixedEngine(program.qnet).run(x, "states")
+
+
+def verify(
+    target: Target,
+    program: Program,
+    x: Array,
+    labels: Array | None = None,
+    oracle: Oracle | None = None,
+) -> Verdict:
+    """Return both answers for encoded samples x (samples, steps, *input shape).
+
+    oracle: the independent simulator, None for "model only".
+    """
+    from snn_deploy.engine.event import EventEngine
+
+    network = program.real
+    ours = engine_trace(program, x)
+    own = "integer engine" if program.qnet is not None else "float engine"
+    lowered = target.run(program, x, "states")
+    lowering = compare(
+        network, lowered, ours, names=(f"{target.name} program", own), tolerance=0.0
+    )
+    proof = None
+    if oracle is not None:
+        judged = oracle.run(program, x)
+        # The float engine runs the program; the oracle, the network that it stands for.
+        mine = lowered if program.qnet is None else ours
+        proof = compare(
+            network, judged, mine, names=(oracle.version(), own), tolerance=oracle.tolerance
+        )
+    fidelity = None
+    if program.qnet is not None:
+        real = EventEngine(network).run(x, "spikes")
+        fidelity = _fidelity(network, real, ours, labels)
+    return Verdict(proof=proof, lowering=lowering, fidelity=fidelity)
+
+
+def _fidelity(network: Network, real: Trace, ours: Trace, labels: Array | None) -> Fidelity:
+    same = total = 0
+    for population in network.computing():
+        if network.step_of(population.name).threshold is None:
+            continue
+        a, b = real.spikes[population.name], ours.spikes[population.name]
+        # Of all spikes that either fired, the share that both did: silence is not agreement.
+        same += int(np.count_nonzero((a != 0) & (b != 0)))
+        total += int(np.count_nonzero((a != 0) | (b != 0)))
+    float_class = network.readout.predict(real.output)
+    int_class = network.readout.predict(ours.output)
+    accuracy = lambda c: None if labels is None else float(np.mean(c == labels))  # noqa: E731
+    return Fidelity(
+        equal_spikes=same / total if total else 1.0,
+        equal_predictions=float(np.mean(float_class == int_class)),
+        accuracy_float=accuracy(float_class),
+        accuracy_integer=accuracy(int_class),
+    )

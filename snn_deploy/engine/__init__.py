@@ -1,0 +1,1 @@
+"""Engines: reference (float, dense, obvious), event (fast, sparse), fixed (bit-exact integers)."""

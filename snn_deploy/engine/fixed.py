@@ -1,0 +1,142 @@
+"""The integer engine: runs a QNetwork in its Arithmetic, bit for bit, over whole data sets.
+
+It does not pipeline: a step is a step for every layer. Sums are plain sums wherever no order
+of addition could saturate; the rest is redone entry by entry in the order that hardware uses.
+Sources: Lava 0.10's fixed-point LIF model (form "before"); targets/rtl (form "after").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from snn_deploy.engine.loop import Loop, Record
+from snn_deploy.engine.operators import Operator
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import per_neuron
+from snn_deploy.ir.quantized import Arithmetic, QNetwork
+from snn_deploy.ir.spikes import Trace
+
+
+def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:
+    """Return the state after losing the share ``code / 2^decay_bits``, rounded as pinned."""
+    bits = arithmetic.decay_bits
+    if arithmetic.decay_form == "keep":
+        product = state * ((1 << bits) - code)
+        if arithmetic.decay_rounding == "zero":
+            return np.sign(product) * (np.abs(product) >> bits)
+        return product >> bits
+    return state - ((state * code) >> bits)
+
+
+def wrap(value: Array, bits: int) -> Array:
+    """Return ``value`` wrapped once into (-2^(bits-1), 2^(bits-1)], as Lava's u does."""
+    half, full = 1 << (bits - 1), 1 << bits
+    value = np.where(value > half, value - full, value)
+    return np.where(value <= -half, value + full, value)
+
+
+class _FixedCell:
+    def __init__(self, qnet: QNetwork, name: str, samples: int, reach: Array) -> None:
+        population = qnet.network.population(name)
+        q = qnet.populations[name]
+        self._arithmetic = a = qnet.arithmetic
+        size = population.size
+        row = lambda value: per_neuron(value, population.shape).astype(np.int64)  # noqa: E731
+        zero = np.zeros((), np.int64)
+        self._decay_u, self._decay_v = row(q.decay_u), row(q.decay_v)
+        self._bias = row(zero if q.bias is None else q.bias) << a.bias_shift
+        self._threshold = None if q.threshold is None else row(q.threshold) << a.threshold_shift
+        self._reset, self._shift = q.reset, q.shift
+        self._v_reset, self._amount = row(q.v_reset), row(q.reset_amount)
+        self._reach = reach
+        self.variables = ("u", "v") if a.current else ("v",)
+        self._u = np.zeros((samples, size), np.int64)
+        self._v = np.zeros((samples, size), np.int64)
+        self._leaked = np.zeros((samples, size), np.int64)
+        self.saturated = 0
+
+    def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
+        a = self._arithmetic
+        drive = np.asarray(current).astype(np.int64)
+        if a.leak == "before":
+            u = decay(self._u, self._decay_u, a) + (drive << self._shift)
+            self._u = wrap(u, a.state_bits)
+            v = decay(self._v, self._decay_v, a) + self._u + self._bias
+            self._v = self._clip(v)
+        else:
+            v = self._leaked + (drive << self._shift)
+            if a.accumulate == "each":
+                self._in_order(v, fan_in)
+            self._v = self._clip(self._clip(v) + self._bias)
+        fired = np.zeros(self._v.shape, bool)
+        if self._threshold is not None:
+            fired = self._v > self._threshold
+            if self._reset == "value":
+                self._v = np.where(fired, self._v_reset, self._v)
+            elif self._reset == "subtract":
+                self._v = self._clip(np.where(fired, self._v - self._amount, self._v))
+        if a.leak == "after":
+            self._leaked = decay(self._v, self._decay_v, a)
+        return fired.astype(np.uint8) if self._threshold is not None else self._v
+
+    def state(self, variable: str) -> Array:
+        return self._u if variable == "u" else self._v
+
+    def _clip(self, value: Array) -> Array:
+        clipped = np.clip(value, self._arithmetic.state_min, self._arithmetic.state_max)
+        self.saturated += int(np.count_nonzero(clipped != value))
+        return clipped
+
+    def _in_order(self, v: Array, fan_in: list[tuple[Operator, Array]]) -> None:
+        """Redo, entry by entry, the sums that saturation could touch on the way."""
+        low, high = self._arithmetic.state_min, self._arithmetic.state_max
+        start = self._leaked
+        at_risk = (start + self._reach > high) | (start - self._reach < low)
+        for sample, neuron in np.argwhere(at_risk):
+            entries = []
+            for operator, values in fan_in:
+                sparse = operator.sparse
+                span = slice(sparse.indptr[neuron], sparse.indptr[neuron + 1])
+                active = values[sample, sparse.indices[span]] != 0
+                entries.append(sparse.data[span][active].astype(np.int64) << self._shift)
+            order = np.concatenate(entries) if entries else np.zeros(0, np.int64)
+            path = start[sample, neuron] + np.cumsum(order)
+            if order.size and (path.max() > high or path.min() < low):
+                total = int(start[sample, neuron])
+                for entry in order.tolist():
+                    summed = total + entry
+                    total = min(max(summed, low), high)
+                    self.saturated += summed != total
+                v[sample, neuron] = total
+
+
+class FixedEngine:
+    """Runs a QNetwork. x: (samples, steps, *input shape), binary."""
+
+    def __init__(self, qnet: QNetwork) -> None:
+        self.qnet = qnet
+        self._cells: list[_FixedCell] = []
+        self._reach: dict[str, Array] = {}
+        self._loop = Loop(qnet.network, self._cell)
+        for population in qnet.computing():
+            shift = qnet.populations[population.name].shift
+            reach = np.zeros(population.size, np.int64)
+            for projection in qnet.network.into(population.name):
+                for _, operator in self._loop.operators[projection.name]:
+                    reach += abs(operator.sparse).sum(axis=1).astype(np.int64) << shift
+            self._reach[population.name] = reach
+
+    def _cell(self, name: str, samples: int) -> _FixedCell:
+        cell = _FixedCell(self.qnet, name, samples, self._reach[name])
+        self._cells.append(cell)
+        return cell
+
+    def run(self, x: Array, record: Record = "output") -> Trace:
+        """Return the trace of a batch; every sample starts from the initial state."""
+        self._cells.clear()
+        return self._loop.run(x, record)
+
+    @property
+    def saturations(self) -> int:
+        """State values that met the end of their range in the last run."""
+        return sum(cell.saturated for cell in self._cells)

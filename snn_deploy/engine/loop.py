@@ -1,0 +1,202 @@
+"""The loop that the event and the integer engine share: who is evaluated when, on what.
+
+Feed-forward networks run layer by layer over all steps (one product per projection, then a
+scan); a network with feedback runs step by step. Both give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+
+from snn_deploy.engine.operators import Operator, chain_matrix, split_delays
+from snn_deploy.errors import InputError
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import MEMBRANE_READOUTS, Network
+from snn_deploy.ir.schedule import schedule
+from snn_deploy.ir.spikes import Trace
+
+Record = Literal["output", "spikes", "states"]
+
+
+class Cell(Protocol):
+    """One population's state for a batch of samples."""
+
+    variables: tuple[str, ...]
+
+    def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
+        """Advance by a step; current (samples, n) is the sum of all fan-ins, fan_in holds
+        each (operator, arriving values (samples, pre)) in order. Returns the output values."""
+
+    def state(self, variable: str) -> Array:
+        """Return "v" (after reset) or "u", (samples, n)."""
+
+
+class CellFactory(Protocol):
+    """Makes a population's cell for a number of samples."""
+
+    def __call__(self, population: str, samples: int) -> Cell: ...
+
+
+def check_input(network: Network, x: Array) -> Array:
+    """Return x as (samples, steps, n); InputError where its shape is not the network's."""
+    shape = network.input_population.shape
+    if x.ndim != len(shape) + 2 or tuple(x.shape[2:]) != shape:
+        raise InputError(
+            f"input has shape {tuple(x.shape)}, the network takes (samples, steps, "
+            + ", ".join(map(str, shape))
+            + ")",
+            hint="store x as (samples, steps, *shape), or encode static samples first",
+        )
+    if x.shape[1] < 1:
+        raise InputError("input has no time steps", used="T = 0", hint="at least one step")
+    if x.shape[0] < 1:
+        raise InputError("input has no samples")
+    return x.reshape(*x.shape[:2], -1)
+
+
+class Loop:
+    """A network made ready once; ``run`` it on many batches."""
+
+    def __init__(self, network: Network, make_cell: CellFactory) -> None:
+        self.network = network
+        self.make_cell = make_cell
+        self.plan = schedule(network)
+        self.operators: dict[str, list[tuple[int, Operator]]] = {}
+        for projection in network.projections:
+            parts = split_delays(chain_matrix(network, projection), projection.delay_steps)
+            late = self.plan.feedback[projection.name]
+            self.operators[projection.name] = [(d + late, Operator(m)) for d, m in parts]
+        self._recurrent = any(self.plan.feedback.values())
+
+    def run(self, x: Array, record: Record = "output") -> Trace:
+        """Run samples (samples, steps, *input shape) from their initial state; returns a Trace."""
+        values = check_input(self.network, x)
+        simulate = self._stepwise if self._recurrent else self._layerwise
+        return simulate(values, record)
+
+    def _layerwise(self, x: Array, record: Record) -> Trace:
+        samples, steps, _ = x.shape
+        book = _Book(self.network, samples, steps, record)
+        values: dict[str, Array] = {self.network.inputs[0]: x}
+        left = {p.name: len(self.network.out_of(p.name)) for p in self.network.populations}
+        book.keep(self.network.inputs[0], x)
+        for name in self.plan.order:
+            if name in self.network.inputs:
+                continue
+            arriving = []
+            for projection in self.network.into(name):
+                for delay, operator in self.operators[projection.name]:
+                    arriving.append((operator, _late(values[projection.pre], delay)))
+            size = self.network.population(name).size
+            current = np.zeros((samples, steps, size))
+            for operator, late in arriving:
+                flat = late.reshape(samples * steps, -1)
+                current += operator.currents(flat).reshape(current.shape)
+            cell = self.make_cell(name, samples)
+            out = np.empty((samples, steps, size), _dtype(self.network, name))
+            for t in range(steps):
+                fan_in = [(operator, late[:, t]) for operator, late in arriving]
+                out[:, t] = cell.step(current[:, t], fan_in)
+                book.note(name, t, cell)
+            values[name] = out
+            book.keep(name, out)
+            for projection in self.network.into(name):
+                left[projection.pre] -= 1
+                if left[projection.pre] == 0:
+                    del values[projection.pre]
+        return book.trace()
+
+    def _stepwise(self, x: Array, record: Record) -> Trace:
+        samples, steps, _ = x.shape
+        book = _Book(self.network, samples, steps, record)
+        values = {
+            p.name: np.zeros((samples, steps, p.size), _dtype(self.network, p.name))
+            for p in self.network.populations
+        }
+        values[self.network.inputs[0]] = x
+        cells = {p.name: self.make_cell(p.name, samples) for p in self.network.computing()}
+        for t in range(steps):
+            for name in self.plan.order:
+                if name in self.network.inputs:
+                    continue
+                current = np.zeros((samples, self.network.population(name).size))
+                fan_in = []
+                for projection in self.network.into(name):
+                    for delay, operator in self.operators[projection.name]:
+                        if t >= delay:
+                            late = values[projection.pre][:, t - delay]
+                            current += operator.currents(late)
+                            fan_in.append((operator, late))
+                values[name][:, t] = cells[name].step(current, fan_in)
+                book.note(name, t, cells[name])
+        for name, value in values.items():
+            book.keep(name, value)
+        return book.trace()
+
+
+def _dtype(network: Network, name: str) -> type:
+    return np.uint8 if network.step_of(name).threshold is not None else np.float64
+
+
+def _late(values: Array, delay: int) -> Array:
+    if delay == 0:
+        return values
+    late = np.zeros_like(values)
+    late[:, delay:] = values[:, :-delay]
+    return late
+
+
+class _Book:
+    """Collects what a run was asked to record, and always the output and spike counts."""
+
+    def __init__(self, network: Network, samples: int, steps: int, record: Record) -> None:
+        self.network, self.samples, self.steps, self.record = network, samples, steps, record
+        self.spikes: dict[str, Array] = {}
+        self.counts: dict[str, Array] = {}
+        self.states: dict[str, dict[str, Array]] = {}
+        self.output: Array | None = None
+        self.membrane = network.readout.kind in MEMBRANE_READOUTS
+
+    def note(self, name: str, t: int, cell: Cell) -> None:
+        if self.record == "states":
+            wanted = cell.variables
+        elif self.membrane and name in self.network.outputs:
+            wanted = ("v",)
+        else:
+            return
+        for variable in wanted:
+            value = cell.state(variable)
+            store = self.states.setdefault(name, {})
+            if variable not in store:
+                store[variable] = np.zeros((self.samples, self.steps, value.shape[1]), value.dtype)
+            store[variable][:, t] = value
+
+    def keep(self, name: str, values: Array) -> None:
+        self.counts[name] = np.count_nonzero(values, axis=(0, 1)).astype(np.int64)
+        if self.record != "output":
+            self.spikes[name] = values
+        if name == self.network.outputs[0] and not self.membrane:
+            self.output = values
+
+    def trace(self) -> Trace:
+        output = self.output
+        if self.membrane:
+            output = self.states[self.network.outputs[0]]["v"]
+        assert output is not None
+        shapes: Mapping[str, tuple[int, ...]] = self.network.shapes
+        lead = (self.samples, self.steps)
+        states = self.states if self.record == "states" else {}
+        return Trace(
+            output=output,
+            counts=self.counts,
+            samples=self.samples,
+            steps=self.steps,
+            spikes={n: v.reshape(*lead, *shapes[n]) for n, v in self.spikes.items()},
+            states={
+                n: {k: v.reshape(*lead, *shapes[n]) for k, v in s.items()}
+                for n, s in states.items()
+            },
+        )

@@ -1,0 +1,297 @@
+"""Modules and plain state_dicts to tickets, and a user's own architecture file to a module."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
+from snn_deploy.frontends import masks as masking
+from snn_deploy.frontends.modules import read_module
+from snn_deploy.io.files import atomic_write
+from snn_deploy.io.ticket import FORMAT, VERSION, Ticket, parse_ticket
+from snn_deploy.ir.network import Coding, Readout, Source
+
+Options = str | Mapping[str, Any]
+_SHOWN = 6
+
+
+def save_ticket(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    example_input: Tensor,
+    masks: Mapping[str, Any] | None = None,
+    dt_s: float | None = None,
+    readout: Options | Readout = "count",
+    coding: Options | Coding = "events",
+    meta: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write ``module`` as a ticket and return its path.
+
+    module: of one step, see ``graph_from_module``. example_input: one step's input, batch first.
+    masks: by parameter or module name, 0/1; None or absent: a weight's zeros are its mask. dt_s:
+    seconds, None for what the neurons say. readout, coding: a kind or a dict. meta: JSON values
+    of your own. Weights are stored masked. Raises InputError (NaN, masks that do not fit),
+    UnsupportedError (a module that cannot be deployed), OutputError (file exists, disk full).
+    """
+    content = ticket_content(
+        module,
+        example_input=example_input,
+        masks=masks,
+        dt_s=dt_s,
+        readout=readout,
+        coding=coding,
+        meta=meta,
+    )
+    # Through memory: torch turns a full disk into a RuntimeError, atomic_write into exit 10.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_write(path, force=force) as file:
+        file.write(buffer.getbuffer())
+    return Path(path)
+
+
+def ticket_content(
+    module: nn.Module,
+    *,
+    example_input: Tensor,
+    masks: Mapping[str, Any] | None = None,
+    dt_s: float | None = None,
+    readout: Options | Readout = "count",
+    coding: Options | Coding = "events",
+    meta: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what ``save_ticket`` writes: a plain dict of tensors and JSON values."""
+    reading = read_module(
+        module, example_input, dt_s=dt_s, readout=readout, coding=coding
+    )
+    state, composed = masking.compose_pruned(reading.state)
+    weights = _used_weights(reading.graph, state)
+    aliases = _aliases(module, weights)
+    _check_finite(reading.graph, state)
+    final = masking.resolve({**composed, **(masks or {})}, weights, aliases)
+    for key in state:
+        mask = final.get(aliases.get(key, key))
+        if mask is not None:
+            state[key] = torch.where(mask, state[key], torch.zeros_like(state[key]))
+    content_meta = dict(meta or {})
+    if reading.notes:
+        content_meta.setdefault("notes", list(reading.notes))
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "graph": reading.graph,
+        "state": state,
+        "masks": final,
+        "meta": _json(content_meta),
+    }
+
+
+def ticket_from_state(
+    state: Mapping[str, NDArray[Any]],
+    module: nn.Module,
+    *,
+    example_input: Tensor,
+    masks: Mapping[str, Any] | None = None,
+    dt_s: float | None = None,
+    readout: Options | Readout = "count",
+    coding: Options | Coding = "events",
+    source: Source | None = None,
+) -> Ticket:
+    """Return the ticket of a plain state_dict and the module that it belongs to.
+
+    state: arrays by key, as the readers in ``io`` give them; torch.nn.utils.prune's
+    ``weight_orig`` and ``weight_mask`` are merged. The module's own values are replaced. Raises
+    InputError that lists missing and unexpected keys, or the shapes that differ.
+    """
+    source = source or Source(format="state_dict")
+    try:
+        composed = load_state(module, state)
+        content = ticket_content(
+            module,
+            example_input=example_input,
+            masks={**composed, **(masks or {})},
+            dt_s=dt_s,
+            readout=readout,
+            coding=coding,
+        )
+    except SnnDeployError as error:
+        raise error.located(source.path) if source.path else error from None
+    for part in ("state", "masks"):
+        content[part] = {key: _array(value) for key, value in content[part].items()}
+    return parse_ticket(content, source)
+
+
+def _array(value: Tensor) -> NDArray[Any]:
+    array = value.numpy()
+    array.flags.writeable = False
+    return array
+
+
+def load_state(
+    module: nn.Module, state: Mapping[str, NDArray[Any]]
+) -> dict[str, Tensor]:
+    """Load ``state`` into ``module``, every key, and return masks from torch.nn.utils.prune."""
+    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+    wanted = module.state_dict()
+    composed: dict[str, Tensor] = {}
+    if not any(key.endswith("_orig") for key in wanted):
+        tensors, composed = masking.compose_pruned(tensors)
+    # A counter that inference never reads; older files lack it, and other writers drop it.
+    counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
+    tensors = {**counters, **{k: v.reshape(()) if k in counters else v for k, v in tensors.items()}}
+    missing, unexpected = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
+    if missing or unexpected:
+        raise InputError(
+            "the file's keys are not those of the architecture",
+            used=f"missing {_some(missing)}; unexpected {_some(unexpected)}",
+            hint=_key_hint(missing, unexpected),
+        )
+    differing = [
+        f"{k} {list(tensors[k].shape)}, expected {list(v.shape)}"
+        for k, v in wanted.items()
+        if tensors[k].shape != v.shape
+    ]
+    if differing:
+        raise InputError(
+            "the file's tensors do not have the architecture's shapes",
+            used=_some(differing),
+            hint="build the module with the sizes that it was trained with",
+        )
+    module.load_state_dict(tensors)
+    return composed
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return "none"
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def _key_hint(missing: list[str], unexpected: list[str]) -> str:
+    for prefix in ("module.", "model.", "net."):
+        if unexpected and all(k.startswith(prefix) for k in unexpected):
+            return f"strip the prefix {prefix!r} from the keys (a wrapper such as DataParallel)"
+        if missing and all(k.startswith(prefix) for k in missing):
+            return f"the module wraps the saved one as {prefix[:-1]!r}: return the inner module"
+    return "the factory after --arch must build the module whose state_dict was saved"
+
+
+def module_from_file(spec: str) -> tuple[nn.Module, Tensor | None]:
+    """Return the module of ``file.py:factory``, and its example input if the factory gives one.
+
+    This runs the user's own file. The factory takes no arguments and returns the module, or
+    (module, example_input). Raises UsageError and InputError.
+    """
+    path, _, name = spec.rpartition(":")
+    if not path.endswith(".py") or not name.isidentifier():
+        raise UsageError(
+            f"{spec!r} does not name a factory",
+            hint="FILE.py:FACTORY, a function that returns the module",
+        )
+    if not Path(path).is_file():
+        raise InputError("there is no such architecture file", where=path, hint="check the path")
+    loaded = importlib.util.spec_from_file_location("snn_deploy_user_arch", path)
+    assert loaded is not None and loaded.loader is not None
+    code = importlib.util.module_from_spec(loaded)
+    folder = str(Path(path).resolve().parent)
+    sys.path.insert(0, folder)  # so that the file can import its neighbours, as when run itself
+    sys.modules[loaded.name] = code
+    try:
+        loaded.loader.exec_module(code)
+        factory = getattr(code, name, None)
+        if not callable(factory):
+            public = sorted(
+                k for k, v in vars(code).items() if callable(v) and not k.startswith("_")
+            )
+            raise InputError(
+                f"the file has no function {name!r}",
+                where=path,
+                hint=f"it has {_some(public)}",
+            )
+        made = factory()
+    except (SnnDeployError, KeyboardInterrupt):
+        raise
+    except Exception as err:
+        raise InputError(
+            f"the architecture file failed: {type(err).__name__}: {err}",
+            where=spec,
+            hint="run the file by itself to see the whole traceback",
+        ) from err
+    finally:
+        sys.modules.pop(loaded.name, None)
+        if folder in sys.path:
+            sys.path.remove(folder)
+    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, nn.Module) or not isinstance(example, Tensor | None):
+        raise InputError(
+            f"the factory returned {type(made).__name__}",
+            where=spec,
+            hint="return a torch.nn.Module, or (module, example_input)",
+        )
+    return module, example
+
+
+def _used_weights(graph: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the learned weights that the graph refers to; every reference must be in ``state``."""
+    weights: dict[str, Tensor] = {}
+    for node in graph["nodes"]:
+        for name, key in node.items():
+            if name in ("name", "op", "kind", "reset", "r_unit") or not isinstance(key, str):
+                continue
+            if key not in state:
+                raise UnsupportedError(
+                    f"{name} is computed by a parametrization, not stored",
+                    where=node["name"],
+                    hint="call torch.nn.utils.parametrize.remove_parametrizations first",
+                )
+            if name == "weight" and node["op"] in ("Linear", "Conv1d", "Conv2d"):
+                weights[key] = state[key]
+    return weights
+
+
+def _aliases(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return other names of the used weights' parameters: shared modules and tied weights."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    first = {id(parameters[key]): key for key in weights if key in parameters}
+    return {
+        name: first[id(parameter)]
+        for name, parameter in parameters.items()
+        if id(parameter) in first and name not in weights
+    }
+
+
+def _check_finite(graph: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    for node in graph["nodes"]:
+        for value in node.values():
+            tensor = state.get(value) if isinstance(value, str) else None
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    "the module holds NaN or infinite values",
+                    where=str(value),
+                    used=f"{int((~torch.isfinite(tensor)).sum()):,} of {tensor.numel():,} values",
+                    hint="training diverged; use a smaller learning rate",
+                )
+
+
+def _json(meta: dict[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(meta, allow_nan=False))
+    except (TypeError, ValueError) as err:
+        raise UsageError(
+            f"meta is not JSON: {err}", hint="numbers, strings, lists and dicts; no tensors"
+        ) from err
+    return plain

@@ -1,0 +1,1 @@
+"""Readers of untrusted files and writers that never leave half a file behind."""

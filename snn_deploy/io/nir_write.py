@@ -1,0 +1,337 @@
+"""Write a Network as a NIR graph, in the HDF5 layout that the ``nir`` package reads.
+
+What NIR has no field for (dt, reset kind, readout, coding, order, names) goes into the graph's
+metadata as one JSON text, which other readers ignore. The same network gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from snn_deploy.errors import UnsupportedError
+from snn_deploy.io.graph import SnnDeployWarning
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.check import chain_shapes
+from snn_deploy.ir.network import Network, Population, Projection, per_neuron
+from snn_deploy.ir.neurons import (
+    IF,
+    LI,
+    LIF,
+    CubaLI,
+    CubaLIF,
+    Integrator,
+    Relay,
+    Threshold,
+)
+from snn_deploy.ir.synapses import (
+    Conv1d,
+    Conv2d,
+    Csr,
+    Dense,
+    Diagonal,
+    Identity,
+    Pool2d,
+    Shape,
+    Synapse,
+)
+
+NIR_VERSION = "1.0.8"
+METADATA_KEY = "snn_deploy"
+METADATA_SCHEMA = 1
+
+
+@dataclass(slots=True)
+class _Writer:
+    network: Network
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    no_bias: list[str] = field(default_factory=list)
+    projections: list[dict[str, Any]] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def fresh(self, wanted: str) -> str:
+        name = base = wanted.replace("/", ".") or "node"
+        n = 2
+        while name in self.nodes:
+            name, n = f"{base}_{n}", n + 1
+        return name
+
+
+def nir_bytes(network: Network) -> bytes:
+    """Return the bytes of a ``.nir`` file; UnsupportedError, located, for what NIR cannot say."""
+    writer = _Writer(network)
+    remarks: dict[str, dict[str, Any]] = {}
+    for population in network.populations:
+        name = writer.fresh(population.name)
+        writer.names[population.name] = name
+        if population.name in network.inputs:
+            writer.nodes[name] = {"type": "Input", "shape": np.array(population.shape)}
+        elif isinstance(population.neuron, Relay):
+            writer.nodes[name] = {"type": "Output", "shape": np.array(population.shape)}
+        else:
+            writer.nodes[name] = _neuron(population)
+            remarks[name] = _remarks(population)
+    for projection in network.projections:
+        _projection(writer, projection)
+    for name in network.outputs:
+        if not isinstance(network.population(name).neuron, Relay):
+            out = writer.fresh("output")
+            writer.nodes[out] = {
+                "type": "Output",
+                "shape": np.array(network.population(name).shape),
+            }
+            writer.edges.append((writer.names[name], out))
+    _warn_subtract(network)
+    return _hdf5(writer, _metadata(writer, remarks))
+
+
+def _warn_subtract(network: Network) -> None:
+    for population in network.computing():
+        if population.neuron.step(network.dt_s).reset == "subtract":
+            warnings.warn(
+                f"{population.name} resets by subtraction, which NIR has no field for: other "
+                "readers of this graph will reset to a value",
+                SnnDeployWarning,
+                3,
+            )
+            return
+
+
+def _full(value: Array, shape: Shape) -> Array:
+    return per_neuron(value, shape).reshape(shape).astype(np.float64)
+
+
+def _neuron(population: Population) -> dict[str, Any]:
+    neuron, shape = population.neuron, population.shape
+    put = lambda value: _full(value, shape)  # noqa: E731
+    if isinstance(neuron, LIF):
+        return {
+            "type": "LIF",
+            "tau": put(neuron.tau_s),
+            "r": put(neuron.r),
+            "v_leak": put(neuron.v_leak),
+            "v_threshold": put(neuron.v_threshold),
+            "v_reset": put(neuron.v_reset),
+        }
+    if isinstance(neuron, IF):
+        return {
+            "type": "IF",
+            "r": put(neuron.r),
+            "v_threshold": put(neuron.v_threshold),
+            "v_reset": put(neuron.v_reset),
+        }
+    if isinstance(neuron, CubaLIF | CubaLI):
+        node = {
+            "type": type(neuron).__name__,
+            "tau_syn": put(neuron.tau_syn_s),
+            "tau_mem": put(neuron.tau_mem_s),
+            "r": put(neuron.r),
+            "v_leak": put(neuron.v_leak),
+            "w_in": put(neuron.w_in),
+        }
+        if isinstance(neuron, CubaLIF):
+            node |= {"v_threshold": put(neuron.v_threshold), "v_reset": put(neuron.v_reset)}
+        return node
+    if isinstance(neuron, LI):
+        tau, r, leak = put(neuron.tau_s), put(neuron.r), put(neuron.v_leak)
+        return {"type": "LI", "tau": tau, "r": r, "v_leak": leak}
+    if isinstance(neuron, Integrator):
+        return {"type": "I", "r": put(neuron.r)}
+    assert isinstance(neuron, Threshold)
+    return {"type": "Threshold", "threshold": put(neuron.threshold)}
+
+
+def _remarks(population: Population) -> dict[str, Any]:
+    """Return what NIR has no field for: reset kind, IF's unit, which parameters were scalars."""
+    neuron = population.neuron
+    entry: dict[str, Any] = {
+        "scalar": [f.name for f in fields(neuron) if np.ndim(getattr(neuron, f.name)) == 0]
+    }
+    for key in ("reset", "r_unit"):
+        if hasattr(neuron, key):
+            entry[key] = getattr(neuron, key)
+    amount = getattr(neuron, "reset_amount", None)
+    if amount is not None:
+        entry["reset_amount"] = amount.tolist()
+    return entry
+
+
+def _projection(writer: _Writer, projection: Projection) -> None:
+    network = writer.network
+    where = network.where(projection.name)
+    shapes = chain_shapes(network, projection)
+    here = writer.names[projection.pre]
+    used: list[str] = []
+    if np.ndim(projection.delay_steps):
+        raise UnsupportedError(
+            "NIR has no delay per synapse", where=where, hint="use one delay for the projection"
+        )
+
+    def put(node: dict[str, Any], wanted: str) -> None:
+        nonlocal here
+        name = writer.fresh(wanted)
+        writer.nodes[name] = node
+        writer.edges.append((here, name))
+        used.append(name)
+        here = name
+
+    if int(projection.delay_steps):
+        delay_s = int(projection.delay_steps) * network.dt_s
+        put({"type": "Delay", "delay": np.full(shapes[0], delay_s)}, f"{projection.name}.delay")
+    for synapse, shape in zip(projection.synapses, shapes, strict=False):
+        if isinstance(synapse, Identity):
+            continue
+        if isinstance(synapse, Dense | Csr) and len(shape) > 1:
+            put(_flatten(shape), f"{projection.name}.flatten")
+        node, suffix = _operator(synapse, shape, where)
+        put(node, projection.name + suffix)
+        if "bias" in node and getattr(synapse, "bias", None) is None:
+            writer.no_bias.append(here)
+    post = network.population(projection.post).shape
+    last = shapes[-1]
+    if len(last) > len(post):
+        put(_flatten(last), f"{projection.name}.flatten")
+    writer.edges.append((here, writer.names[projection.post]))
+    writer.projections.append(
+        {
+            "path": [writer.names[projection.pre], *used, writer.names[projection.post]],
+            "name": projection.name,
+            "origin": projection.origin,
+            "helper": projection.helper,
+        }
+    )
+
+
+def _flatten(shape: Shape) -> dict[str, Any]:
+    return {"type": "Flatten", "start_dim": 0, "end_dim": -1, "input_type": np.array(shape)}
+
+
+def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any], str]:
+    if isinstance(synapse, Dense | Csr):
+        weight = synapse.weight if isinstance(synapse, Dense) else synapse.to_dense()
+        if synapse.bias is None:
+            return {"type": "Linear", "weight": weight}, ""
+        return {"type": "Affine", "weight": weight, "bias": synapse.bias}, ""
+    if isinstance(synapse, Conv2d):
+        top, bottom, left, right = synapse.padding
+        if (top, left) != (bottom, right):
+            raise UnsupportedError(
+                "NIR has no asymmetric padding",
+                where=where,
+                hint="use the same padding on both sides",
+            )
+        return {
+            "type": "Conv2d",
+            "weight": synapse.weight,
+            "bias": _bias(synapse),
+            "stride": np.array(synapse.stride),
+            "padding": np.array((top, left)),
+            "dilation": np.array(synapse.dilation),
+            "groups": synapse.groups,
+            "input_shape": np.array(shape[1:]),
+        }, ""
+    if isinstance(synapse, Conv1d):
+        if synapse.padding[0] != synapse.padding[1]:
+            raise UnsupportedError(
+                "NIR has no asymmetric padding",
+                where=where,
+                hint="use the same padding on both sides",
+            )
+        return {
+            "type": "Conv1d",
+            "weight": synapse.weight,
+            "bias": _bias(synapse),
+            "stride": synapse.stride,
+            "padding": synapse.padding[0],
+            "dilation": synapse.dilation,
+            "groups": synapse.groups,
+            "input_shape": shape[1],
+        }, ""
+    if isinstance(synapse, Pool2d):
+        top, bottom, left, right = synapse.padding
+        if (top, left) != (bottom, right):
+            raise UnsupportedError(
+                "NIR has no asymmetric padding",
+                where=where,
+                hint="use the same padding on both sides",
+            )
+        kind = "SumPool2d" if synapse.kind == "sum" else "AvgPool2d"
+        return {
+            "type": kind,
+            "kernel_size": np.array(synapse.kernel),
+            "stride": np.array(synapse.stride),
+            "padding": np.array((top, left)),
+        }, ".pool"
+    assert isinstance(synapse, Diagonal), "fold the network before writing it"
+    scale = np.broadcast_to(synapse.scale, shape)
+    return {"type": "Scale", "scale": np.ascontiguousarray(scale)}, ".scale"
+
+
+def _bias(synapse: Conv1d | Conv2d) -> Array:
+    if synapse.bias is not None:
+        return synapse.bias
+    return np.zeros(synapse.weight.shape[0], synapse.weight.dtype)
+
+
+def _metadata(writer: _Writer, remarks: dict[str, dict[str, Any]]) -> str:
+    network = writer.network
+    readout, coding = network.readout, network.coding
+    content = {
+        "schema": METADATA_SCHEMA,
+        "dt_s": network.dt_s,
+        "readout": {
+            "kind": readout.kind,
+            "groups": readout.groups,
+            "window": None if readout.window is None else list(readout.window),
+        },
+        "coding": {
+            "kind": coding.kind,
+            "steps": coding.steps,
+            "seed": coding.seed,
+            "gain": coding.gain,
+        },
+        "feedback": [[writer.names[a], writer.names[b]] for a, b in network.feedback],
+        "neurons": remarks,
+        "no_bias": writer.no_bias,
+        "populations": [
+            {"node": writer.names[p.name], "name": p.name, "origin": p.origin}
+            for p in network.populations
+        ],
+        "projections": writer.projections,
+        "order": list(writer.nodes),
+    }
+    return json.dumps(content, sort_keys=True, allow_nan=False)
+
+
+def _hdf5(writer: _Writer, metadata: str) -> bytes:
+    import h5py
+
+    text = h5py.string_dtype("utf-8")
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", track_order=False) as file:
+        file.create_dataset("version", data=NIR_VERSION, dtype=text)
+        root = file.create_group("node")
+        root.create_dataset("type", data="NIRGraph", dtype=text)
+        edges = np.array(writer.edges, dtype=object).reshape(-1, 2)
+        root.create_dataset("edges", data=edges, dtype=text)
+        root.create_group("metadata").create_dataset(METADATA_KEY, data=metadata, dtype=text)
+        nodes = root.create_group("nodes")
+        for name, fields in writer.nodes.items():
+            group = nodes.create_group(name)
+            for key, value in fields.items():
+                if isinstance(value, str):
+                    group.create_dataset(key, data=value, dtype=text)
+                elif isinstance(value, np.ndarray) and value.size > 1:
+                    # Weights are mostly zeros: shuffle and a low level are fast and enough.
+                    group.create_dataset(
+                        key, data=value, compression="gzip", compression_opts=1, shuffle=True
+                    )
+                else:
+                    group.create_dataset(key, data=value)
+    return buffer.getvalue()

@@ -1,0 +1,343 @@
+"""Tickets: the ``.pt`` files that training writes, read with numpy alone.
+
+A ticket is a plain dict ``{format, version, graph, state, masks, meta}`` of tensors and JSON
+values. ``graph`` lists nodes and edges; a node's parameter is a number, a list, or the name of
+a tensor in ``state``. Nothing in it is pickled code, and nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
+from snn_deploy.io.graph import DelaySteps, Flatten, Node, OpGraph, as_pair, build
+from snn_deploy.ir.arrays import Array, adopt
+from snn_deploy.ir.network import Coding, Network, Readout, Source
+from snn_deploy.ir.neurons import NEURON_TYPES
+from snn_deploy.ir.synapses import (
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Diagonal,
+    Identity,
+    Pool2d,
+    Shape,
+    Synapse,
+)
+
+FORMAT = "snn-deploy/ticket"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a ticket file holds: graph (JSON), state and masks (arrays by name), meta (JSON)."""
+
+    graph: Mapping[str, Any]
+    state: Mapping[str, Array]
+    masks: Mapping[str, Array]
+    meta: Mapping[str, Any]
+    source: Source
+
+
+def is_ticket(content: object) -> bool:
+    """Return whether the content of a ``.pt`` file claims to be a ticket."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def read_ticket(path: Path | str) -> Ticket:
+    """Return the ticket in a ``.pt`` file; InputError for anything malformed or hostile."""
+    from snn_deploy.io.files import sha256_file
+    from snn_deploy.io.torch_zip import read_torch_zip
+
+    content = read_torch_zip(path)
+    source = Source(path=str(path), sha256=sha256_file(path), format="ticket")
+    try:
+        return parse_ticket(content, source)
+    except SnnDeployError as error:
+        raise error.located(str(path)) from None
+
+
+def parse_ticket(content: object, source: Source) -> Ticket:
+    """Return the ticket in a file's content, its parts checked for kind."""
+    if not isinstance(content, dict) or not is_ticket(content):
+        keys = list(content)[:3] if isinstance(content, dict) else []
+        raise InputError(
+            "this .pt file is not a ticket",
+            used=f"its first keys are {keys}" if keys else f"it holds a {type(content).__name__}",
+            hint="a plain state_dict needs its module: --arch FILE.py:FACTORY (or --arch mlp|conv)",
+        )
+    if content.get("version") != VERSION:
+        raise UnsupportedError(
+            f"ticket version {content.get('version')!r} is not known, this release reads {VERSION}",
+            hint="upgrade snn-deploy, or save the ticket again",
+        )
+    graph, meta = content.get("graph"), content.get("meta", {})
+    state, masks = content.get("state"), content.get("masks", {})
+    if not isinstance(graph, dict) or not isinstance(meta, dict):
+        raise InputError("the ticket has no graph", hint="save it with snn_deploy.save_ticket")
+    return Ticket(
+        graph=graph,
+        state=_arrays(state, "state"),
+        masks=_arrays(masks, "masks"),
+        meta=meta,
+        source=source,
+    )
+
+
+def _arrays(value: object, what: str) -> dict[str, Array]:
+    if not isinstance(value, dict):
+        raise InputError(f"the ticket's {what} is not a dict of tensors")
+    for key, array in value.items():
+        if not isinstance(key, str) or not isinstance(array, np.ndarray):
+            raise InputError(f"{what} entry {key!r} is not a tensor", where=what)
+    return dict(value)
+
+
+def network_of(ticket: Ticket) -> Network:
+    """Return the Network that a ticket describes, masks applied; located InputErrors."""
+    try:
+        return _network(ticket)
+    except SnnDeployError as error:
+        raise error.located(ticket.source.path or "ticket") from None
+
+
+def _network(ticket: Ticket) -> Network:
+    state = _masked(ticket)
+    graph = OpGraph()
+    for entry in _list(ticket.graph, "nodes"):
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise InputError("a graph node has no name")
+        try:
+            graph.add(_node(entry, state))
+        except SnnDeployError as error:
+            raise error.located(entry["name"]) from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"malformed node: {error}", where=entry["name"]) from None
+    for edge in _list(ticket.graph, "edges"):
+        if not (isinstance(edge, list | tuple) and len(edge) == 2):
+            raise InputError("a graph edge is not a pair of names")
+        graph.edges.append((str(edge[0]), str(edge[1])))
+    feedback = tuple((str(a), str(b)) for a, b in ticket.graph.get("feedback") or ())
+    return build(
+        graph,
+        dt_s=_number(ticket.graph.get("dt_s"), "dt_s"),
+        readout=readout_of(ticket.graph.get("readout") or {}),
+        coding=coding_of(ticket.graph.get("coding") or {}),
+        feedback=feedback,
+        source=ticket.source,
+    )
+
+
+def _masked(ticket: Ticket) -> dict[str, Array]:
+    state = dict(ticket.state)
+    for key, mask in ticket.masks.items():
+        weights = state.get(key)
+        if weights is None:
+            raise InputError(
+                "a mask names a tensor that the ticket does not hold",
+                where=f"masks -> {key}",
+                hint="masks go by the state key, such as 'fc1.weight'",
+            )
+        if mask.shape != weights.shape:
+            raise InputError(
+                "a mask and its weights have different shapes",
+                where=f"masks -> {key}",
+                used=f"mask {mask.shape}, weights {weights.shape}",
+                hint="save the mask in the layout of the weight tensor",
+            )
+        if not bool(np.all((mask == 0) | (mask == 1))):
+            raise InputError("a mask holds values other than 0 and 1", where=f"masks -> {key}")
+        state[key] = adopt(np.where(mask.astype(bool), weights, np.zeros((), weights.dtype)))
+    return state
+
+
+def _list(graph: Mapping[str, Any], key: str) -> list[Any]:
+    value = graph.get(key)
+    if not isinstance(value, list | tuple):
+        raise InputError(f"the ticket's graph has no list of {key}")
+    return list(value)
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{what} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def readout_of(value: Mapping[str, Any]) -> Readout:
+    """Return the Readout of a JSON description."""
+    kind = value.get("kind", "count")
+    if kind not in ("count", "vote", "last", "max", "mean"):
+        raise InputError(f"unknown readout {kind!r}", hint="count, vote, last, max or mean")
+    groups, window = value.get("groups"), value.get("window")
+    return Readout(
+        kind=kind,
+        groups=None if groups is None else int(groups),
+        window=None if window is None else as_pair(window, "readout window"),
+    )
+
+
+def coding_of(value: Mapping[str, Any]) -> Coding:
+    """Return the Coding of a JSON description."""
+    kind = value.get("kind", "events")
+    if kind not in ("rate", "direct", "events"):
+        raise InputError(f"unknown coding {kind!r}", hint="rate, direct or events")
+    steps = value.get("steps")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise InputError("the coding has no time steps", used=f"steps = {steps}", hint="at least 1")
+    return Coding(
+        kind=kind,
+        steps=steps,
+        seed=int(value.get("seed", 0)),
+        gain=_number(value.get("gain", 1.0), "coding gain"),
+    )
+
+
+def shape_of(value: object) -> Shape:
+    """Return a shape of at least one axis, all positive."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or array.ndim > 1 or array.size == 0 or int(array.min()) < 1:
+        raise InputError(f"a shape is a list of positive whole numbers, got {value!r}")
+    return tuple(int(v) for v in array.reshape(-1))
+
+
+def padding_of(value: object) -> tuple[int, int, int, int]:
+    """Return padding as (top, bottom, left, right) from an int, a pair (h, w), or four ints."""
+    array = np.asarray(value)
+    if array.size == 4 and array.dtype.kind in "iu":
+        top, bottom, left, right = (int(v) for v in array.reshape(-1))
+        return top, bottom, left, right
+    h, w = as_pair(value, "padding")
+    return h, h, w, w
+
+
+class _Fields:
+    """Access to a node's fields: tensors by name, numbers as they are."""
+
+    def __init__(self, entry: Mapping[str, Any], state: Mapping[str, Array]) -> None:
+        self.entry, self.state = entry, state
+
+    def array(self, key: str) -> Array:
+        value = self.entry.get(key)
+        if isinstance(value, str):
+            if value not in self.state:
+                raise InputError(
+                    f"parameter {key} refers to tensor {value!r}, which the ticket does not hold",
+                    hint="the file was edited or cut; save the ticket again",
+                )
+            return self.state[value]
+        if value is None:
+            raise InputError(f"parameter {key} is missing")
+        return np.asarray(value, np.float64)
+
+    def weights(self, key: str) -> Array:
+        array = self.array(key)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{key} holds {array.dtype} values, expected numbers")
+        if not bool(np.all(np.isfinite(array))):
+            raise InputError(
+                f"{key} holds NaN or infinite values",
+                used=f"{int((~np.isfinite(array)).sum()):,} of {array.size:,}",
+                hint="training diverged: lower the learning rate and train again",
+            )
+        return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+    def optional(self, key: str) -> Array | None:
+        return None if self.entry.get(key) is None else self.weights(key)
+
+    def get(self, key: str, default: Any) -> Any:
+        value = self.entry.get(key)
+        return default if value is None else value
+
+
+def _node(entry: Mapping[str, Any], state: Mapping[str, Array]) -> Node:
+    name, op = entry["name"], entry.get("op")
+    fields = _Fields(entry, state)
+    shape = None if entry.get("shape") is None else shape_of(entry["shape"])
+    if op == "Input":
+        if shape is None:
+            raise InputError("an input has no shape")
+        return Node(name=name, kind="input", shape=shape)
+    if op == "Output":
+        return Node(name=name, kind="output", shape=shape)
+    if op == "Flatten":
+        value: Any = Flatten(first=int(fields.get("first", 0)), last=int(fields.get("last", -1)))
+        return Node(name=name, kind="operator", value=value)
+    if op == "Delay":
+        return Node(name=name, kind="operator", value=DelaySteps(steps=int(fields.get("steps", 0))))
+    if op in NEURON_TYPES and op != "Relay":
+        return Node(name=name, kind="neuron", value=_neuron(str(op), fields), shape=shape)
+    return Node(name=name, kind="operator", value=_synapse(op, fields))
+
+
+def _neuron(op: str, fields: _Fields) -> Any:
+    cls = NEURON_TYPES[op]
+    values: dict[str, Any] = {}
+    for key in cls.__dataclass_fields__:
+        given = fields.entry.get(key)
+        if key in ("reset", "r_unit"):
+            if given is not None:
+                allowed = ("value", "subtract") if key == "reset" else ("per-step", "physical")
+                if given not in allowed:
+                    raise InputError(f"{key} is {given!r}", hint=" or ".join(allowed))
+                values[key] = given
+        elif not (key == "reset_amount" and given is None):
+            values[key] = fields.array(key)
+    return cls(**values)
+
+
+def _synapse(op: object, fields: _Fields) -> Synapse:
+    if op == "Linear":
+        return Dense(weight=fields.weights("weight"), bias=fields.optional("bias"))
+    if op == "Conv2d":
+        return Conv2d(
+            weight=fields.weights("weight"),
+            bias=fields.optional("bias"),
+            stride=as_pair(fields.get("stride", 1), "stride"),
+            padding=padding_of(fields.get("padding", 0)),
+            dilation=as_pair(fields.get("dilation", 1), "dilation"),
+            groups=int(fields.get("groups", 1)),
+        )
+    if op == "Conv1d":
+        return Conv1d(
+            weight=fields.weights("weight"),
+            bias=fields.optional("bias"),
+            stride=as_pair(fields.get("stride", 1), "stride")[0],
+            padding=as_pair(fields.get("padding", 0), "padding"),
+            dilation=as_pair(fields.get("dilation", 1), "dilation")[0],
+            groups=int(fields.get("groups", 1)),
+        )
+    if op == "BatchNorm":
+        return BatchNorm(
+            mean=fields.weights("mean"),
+            variance=fields.weights("variance"),
+            weight=fields.weights("weight"),
+            bias=fields.weights("bias"),
+            eps=_number(fields.get("eps", 1e-5), "eps"),
+        )
+    if op == "Pool2d":
+        kind = fields.get("kind", "sum")
+        if kind not in ("sum", "avg", "max"):
+            raise InputError(f"unknown pool {kind!r}", hint="sum, avg or max")
+        kernel = as_pair(fields.get("kernel", 2), "kernel")
+        return Pool2d(
+            kind=kind,
+            kernel=kernel,
+            stride=as_pair(fields.get("stride", list(kernel)), "stride"),
+            padding=padding_of(fields.get("padding", 0)),
+        )
+    if op == "Scale":
+        return Diagonal(scale=fields.weights("scale"))
+    if op == "Identity":
+        return Identity()
+    raise UnsupportedError(
+        f"operator {op!r} is not known", hint="see the list of operators in docs/tickets.md"
+    )

@@ -1,0 +1,142 @@
+"""check(): the invariants that every pass and backend relies on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from snn_deploy.errors import InputError, SnnDeployError
+from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Projection, per_neuron
+from snn_deploy.ir.neurons import Relay
+from snn_deploy.ir.synapses import BatchNorm, Pool2d, Shape
+
+
+def check(network: Network, *, folded: bool = False) -> Network:
+    """Return ``network`` if it is well formed, else raise a located InputError.
+
+    folded: also refuse what the pipeline must have removed (BatchNorm, max pooling).
+    """
+    names = [p.name for p in network.populations]
+    _unique(names, "population", network)
+    _unique([p.name for p in network.projections], "projection", network)
+    if not (math.isfinite(network.dt_s) and network.dt_s > 0):
+        raise InputError(f"dt must be positive, got {network.dt_s:g} s", hint="--dt SECONDS")
+    known = set(names)
+    for kind, ends in (("input", network.inputs), ("output", network.outputs)):
+        if not ends:
+            raise InputError(f"the network has no {kind}", where=network.source.path or None)
+        missing = [name for name in ends if name not in known]
+        if missing:
+            raise InputError(f"{kind} {missing[0]!r} is not a population")
+    for population in network.populations:
+        if not population.shape or min(population.shape) < 1:
+            raise InputError(
+                f"population shape {population.shape} is empty",
+                where=network.where(population.name),
+            )
+        _check_parameters(network, population.name)
+    for name in network.inputs:
+        if not isinstance(network.population(name).neuron, Relay):
+            raise InputError("an input population must be a Relay", where=network.where(name))
+    for projection in network.projections:
+        _check_projection(network, projection, folded)
+    _check_readout(network)
+    return network
+
+
+def _unique(names: list[str], kind: str, network: Network) -> None:
+    repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise InputError(f"two {kind}s are called {repeated[0]!r}", where=network.source.path or None)
+
+
+def _check_parameters(network: Network, name: str) -> None:
+    population = network.population(name)
+    step = population.neuron.step(network.dt_s)
+    values = [step.keep_u, step.gain_u, step.keep_v, step.gain_v, step.offset, step.v_reset]
+    values += [step.reset_amount] + ([] if step.threshold is None else [step.threshold])
+    for value in values:
+        try:
+            per_neuron(value, population.shape)
+        except ValueError:
+            raise InputError(
+                f"a neuron parameter of shape {value.shape} does not fit {population.shape}",
+                where=network.where(name),
+                hint="use one value, one per channel, or one per neuron",
+            ) from None
+    slow = [
+        (label, keep)
+        for label, keep in (("tau_syn", step.keep_u), ("tau", step.keep_v))
+        if bool(np.any(np.asarray(keep) < 0))
+    ]
+    if slow:
+        raise InputError(
+            f"dt is longer than {slow[0][0]}: forward Euler would oscillate",
+            where=network.where(name),
+            used=f"dt {network.dt_s:g} s gives a keep factor of {float(np.min(slow[0][1])):g}",
+            hint="pass the dt that the network was trained with: --dt SECONDS",
+        )
+
+
+def chain_shapes(network: Network, projection: Projection) -> tuple[Shape, ...]:
+    """Return the shapes before, between and after the operators of a projection."""
+    shapes = [network.population(projection.pre).shape]
+    for synapse in projection.synapses:
+        try:
+            shapes.append(synapse.out_shape(shapes[-1]))
+        except SnnDeployError as error:
+            raise error.located(network.where(projection.name)) from None
+    return tuple(shapes)
+
+
+def _check_projection(network: Network, projection: Projection, folded: bool) -> None:
+    where = network.where(projection.name)
+    known = {p.name for p in network.populations}
+    for end in (projection.pre, projection.post):
+        if end not in known:
+            raise InputError(f"projection ends in {end!r}, which does not exist", where=where)
+    if projection.post in network.inputs:
+        raise InputError("a projection ends in an input population", where=where)
+    if not projection.synapses:
+        raise InputError("a projection needs at least one synapse operator", where=where)
+    shapes = chain_shapes(network, projection)
+    post = network.population(projection.post).shape
+    if math.prod(shapes[-1]) != math.prod(post):
+        raise InputError(
+            f"produces shape {shapes[-1]} for a population of shape {post}",
+            where=where,
+            hint="a layer's output size must equal the number of neurons that it feeds",
+        )
+    delay = np.asarray(projection.delay_steps)
+    if delay.dtype.kind not in "iu" or bool(np.any(delay < 0)):
+        raise InputError("delays are whole steps, 0 or more", where=where)
+    if folded:
+        for synapse in projection.synapses:
+            if isinstance(synapse, BatchNorm) or (
+                isinstance(synapse, Pool2d) and synapse.kind == "max"
+            ):
+                raise AssertionError(f"{where}: {type(synapse).__name__} survived folding")
+
+
+def _check_readout(network: Network) -> None:
+    readout = network.readout
+    for name in network.outputs:
+        population = network.population(name)
+        step = population.neuron.step(network.dt_s)
+        relay = isinstance(population.neuron, Relay)
+        if readout.kind in ("count", "vote") and step.threshold is None and not relay:
+            raise InputError(
+                f"a {readout.kind} readout needs a spiking output population",
+                where=network.where(name),
+                hint=f"choose a membrane readout ({', '.join(MEMBRANE_READOUTS)})",
+            )
+        if readout.kind == "vote" and (
+            not readout.groups or readout.groups < 1 or population.size % readout.groups
+        ):
+            raise InputError(
+                f"{population.size} output neurons do not split into {readout.groups} groups",
+                where=network.where(name),
+            )
+    if readout.window is not None and not 0 <= readout.window[0] < readout.window[1]:
+        raise InputError(f"readout window {readout.window} is empty")

@@ -1,0 +1,201 @@
+"""Network: populations joined by projections, with everything that fixes what it computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from snn_deploy.errors import InputError
+from snn_deploy.ir.arrays import Array, frozen, same
+from snn_deploy.ir.neurons import Neuron, Step
+from snn_deploy.ir.synapses import Shape, Synapse
+
+ReadoutKind = Literal["count", "vote", "last", "max", "mean"]
+CodingKind = Literal["rate", "direct", "events"]
+MEMBRANE_READOUTS = ("last", "max", "mean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """Neurons of one type. shape: (N,) or (C, H, W). origin: its name in the file it came from."""
+
+    name: str
+    shape: Shape
+    neuron: Neuron
+    origin: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Projection:
+    """A chain of synapse operators from ``pre`` to ``post``.
+
+    delay_steps: extra steps, an int >= 0 or an integer array (post size, pre size).
+    helper: True where a lowering or a pass made it and nothing in it is learned.
+    """
+
+    name: str
+    pre: str
+    post: str
+    synapses: tuple[Synapse, ...]
+    delay_steps: int | Array = 0
+    origin: str = ""
+    helper: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return same(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readout:
+    """How a prediction is read from the output population.
+
+    count: spikes per neuron summed over the window; vote: the same, summed over ``groups``
+    contiguous equal groups of neurons; last, max, mean: of the membrane. window: [first, last)
+    steps, None for all. Ties go to the lowest index.
+    """
+
+    kind: ReadoutKind = "count"
+    groups: int | None = None
+    window: tuple[int, int] | None = None
+
+    def scores(self, values: Array) -> Array:
+        """Return (samples, classes) from the output's spikes or membrane (samples, steps, n)."""
+        values = values.reshape(*values.shape[:2], -1)
+        if self.window is not None:
+            values = values[:, self.window[0] : self.window[1]]
+        if self.kind == "last":
+            scores = values[:, -1]
+        elif self.kind == "max":
+            scores = values.max(axis=1)
+        elif self.kind == "mean":
+            scores = values.mean(axis=1)
+        else:
+            scores = values.sum(axis=1, dtype=np.float64)
+        if self.kind == "vote":
+            scores = scores.reshape(len(scores), self.groups or 1, -1).sum(axis=2)
+        return np.asarray(scores)
+
+    def predict(self, values: Array) -> Array:
+        """Return (samples,) class indices; the lowest index wins a tie."""
+        return np.asarray(self.scores(values).argmax(axis=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """How samples become input: "rate" (Bernoulli, on the host), "direct" (analogue) or "events"."""
+
+    kind: CodingKind = "events"
+    steps: int | None = None
+    seed: int = 0
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a network was read from."""
+
+    path: str = ""
+    sha256: str = ""
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Network:
+    """A spiking network. populations and projections keep the order of their file.
+
+    inputs and outputs are population names; inputs are Relay populations. feedback: pairs
+    (pre, post) that take one step although the distance rule would not say so.
+    """
+
+    populations: tuple[Population, ...]
+    projections: tuple[Projection, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dt_s: float
+    readout: Readout = field(default_factory=Readout)
+    coding: Coding = field(default_factory=Coding)
+    feedback: tuple[tuple[str, str], ...] = ()
+    source: Source = field(default_factory=Source)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what the network computes; its source does not count."""
+        if not isinstance(other, Network):
+            return NotImplemented
+        return same(replace(self, source=Source()), replace(other, source=Source()))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def population(self, name: str) -> Population:
+        """Return the population called ``name``; KeyError is ours, never the user's."""
+        for population in self.populations:
+            if population.name == name:
+                return population
+        raise KeyError(name)
+
+    def into(self, name: str) -> tuple[Projection, ...]:
+        """Return the projections that end in ``name``, in order: the order in which they add."""
+        return tuple(p for p in self.projections if p.post == name)
+
+    def out_of(self, name: str) -> tuple[Projection, ...]:
+        """Return the projections that start in ``name``, in order."""
+        return tuple(p for p in self.projections if p.pre == name)
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Shape of each population by name."""
+        return {p.name: p.shape for p in self.populations}
+
+    @property
+    def input_population(self) -> Population:
+        """The only input; InputError where there are several."""
+        return self._only(self.inputs, "input")
+
+    @property
+    def output_population(self) -> Population:
+        """The only output; InputError where there are several."""
+        return self._only(self.outputs, "output")
+
+    def _only(self, names: tuple[str, ...], kind: str) -> Population:
+        if len(names) != 1:
+            raise InputError(
+                f"the network has {len(names)} {kind}s, one is needed here",
+                where=", ".join(names) or None,
+                hint=f"keep one {kind} node",
+            )
+        return self.population(names[0])
+
+    def step_of(self, name: str) -> Step:
+        """Return the Euler coefficients of a population."""
+        return self.population(name).neuron.step(self.dt_s)
+
+    def computing(self) -> Iterator[Population]:
+        """Yield the populations that are not inputs, in order."""
+        return (p for p in self.populations if p.name not in self.inputs)
+
+    def where(self, name: str) -> str:
+        """Return ``file -> node`` for messages."""
+        origins: dict[str, str] = {p.name: p.origin for p in self.populations}
+        origins.update({p.name: p.origin for p in self.projections})
+        node = origins.get(name) or name
+        return f"{self.source.path} -> {node}" if self.source.path else node
+
+
+def per_neuron(value: Any, shape: Shape) -> Array:
+    """Return ``value`` (a scalar, per channel or per neuron) broadcast and flattened to (N,)."""
+    array = np.asarray(value)
+    if array.ndim == 1 and len(shape) == 3 and array.shape[0] == shape[0] != 1:
+        array = array[:, None, None]
+    elif array.size == math.prod(shape):
+        array = array.reshape(shape)
+    return frozen(np.broadcast_to(array, shape).reshape(-1))

@@ -1,0 +1,121 @@
+"""Arithmetic: one target's numbers; QNetwork: a network in them.
+
+After the division of every state by its gain, each population is, in integers,
+
+    before-leak form ("loihi"):  u_t = decay(u_{t-1}) + (a_t << shift)     wraps
+                                 v_t = decay(v_{t-1}) + u_t + bias         saturates
+                                 z_t = v_t > threshold; reset
+    after-leak form ("fpga"):    v   = v + (w << shift), entry by entry    saturates each add
+                                 v   = v + bias                            saturates
+                                 z_t = v > threshold; reset; v := decay(v)
+
+``engine/fixed`` interprets these fields and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Network, Population
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """Widths, rounding and order of one target's integers.
+
+    name: as in ``--arithmetic``. weight_bits: stored width. weight_grid: "symmetric"
+    (-(2^(b-1)-1) .. 2^(b-1)-1), or "loihi" (a magnitude grid that spans -256..256, whose step
+    depends on the signs present: 2^(9-b) mixed, 2^(8-b) of one sign).
+    shift_bits: (least, most) left shift of weights into the state. current: whether a synaptic
+    current register exists; it wraps at state_bits. accumulate: "end" (wrap once after the sum)
+    or "each" (saturate at every entry, in event order, projection after projection).
+    state_min, state_max: range of v. leak: "before" integration or "after" reset.
+    decay_form: "keep" (x * (2^12 - d) >> 12) or "loss" (x - (x * d >> 12)).
+    decay_rounding: "zero" or "floor". threshold_shift, bias_shift: the stored value's left
+    shift into the state's unit. threshold_bits unsigned, bias_bits signed.
+    resets: kinds the target has; zero_reset_only: v_reset must be 0.
+    hop_steps: latency per synapse layer. max_delay_steps: most extra steps a projection has.
+    """
+
+    name: str
+    weight_bits: int
+    weight_grid: Literal["symmetric", "loihi"]
+    shift_bits: tuple[int, int]
+    state_bits: int
+    state_min: int
+    state_max: int
+    current: bool
+    accumulate: Literal["end", "each"]
+    leak: Literal["before", "after"]
+    decay_bits: int
+    decay_form: Literal["keep", "loss"]
+    decay_rounding: Literal["zero", "floor"]
+    threshold_bits: int
+    threshold_shift: int
+    bias_bits: int
+    bias_shift: int
+    resets: tuple[str, ...]
+    zero_reset_only: bool
+    hop_steps: int
+    max_delay_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QPopulation:
+    """Integer parameters of one population; arrays are int64, 0-d or (N,).
+
+    scale: integer weight units per real unit of input current. shift: of weights into v.
+    decay_u, decay_v: codes 0..2^decay_bits, the share that is lost in a step. threshold: None
+    for a population that never spikes; threshold, bias, v_reset and reset_amount are in stored
+    units (see Arithmetic.threshold_shift, bias_shift; v_reset and reset_amount in state units).
+    """
+
+    name: str
+    scale: float
+    shift: int
+    decay_u: Array
+    decay_v: Array
+    threshold: Array | None
+    bias: Array | None
+    reset: Literal["value", "subtract", "none"]
+    v_reset: Array
+    reset_amount: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorReport:
+    """What quantization did to one learned tensor.
+
+    scale: integer units per real unit. max_error: largest |real - integer/scale|, in real
+    units; max_abs: largest |real|. saturated: values that met the grid's end. nonzeros before
+    and after: rounding makes zeros.
+    """
+
+    projection: str
+    bits: int
+    scale: float
+    max_abs: float
+    max_error: float
+    rms_error: float
+    saturated: int
+    nonzeros_before: int
+    nonzeros_after: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QNetwork:
+    """A folded network whose learned weights are int32, and the integers of its populations."""
+
+    network: Network
+    arithmetic: Arithmetic
+    populations: Mapping[str, QPopulation]
+    tensors: tuple[TensorReport, ...]
+    real: Network
+
+    def computing(self) -> tuple[Population, ...]:
+        """Return the populations that integrate, in order."""
+        return tuple(self.network.computing())

@@ -1,0 +1,270 @@
+"""Folding: batch norm, scales and average pools go into weights, max pools become spikes.
+
+Masks survive: a per-channel scale turns no zero into a nonzero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from snn_deploy.errors import UnsupportedError
+from snn_deploy.ir.arrays import Array, adopt
+from snn_deploy.ir.check import chain_shapes
+from snn_deploy.ir.network import Network, Population, Projection
+from snn_deploy.ir.neurons import Threshold
+from snn_deploy.ir.synapses import (
+    LEARNED,
+    BatchNorm,
+    Csr,
+    Dense,
+    Diagonal,
+    Identity,
+    Pool2d,
+    Shape,
+    Synapse,
+    bias_of,
+    weights_of,
+    with_weights,
+)
+
+SPARSE_BELOW = 0.5
+
+
+def _scaled_rows(synapse: Synapse, scale: Array) -> Array:
+    """Return the weights with output row or channel o multiplied by scale[o]."""
+    weights = weights_of(synapse)
+    assert weights is not None
+    if isinstance(synapse, Csr):
+        rows = np.repeat(np.arange(synapse.shape[0]), np.diff(synapse.indptr))
+        return (weights * scale[rows]).astype(weights.dtype)
+    shaped = scale.reshape(-1, *[1] * (weights.ndim - 1))
+    return (weights * shaped).astype(weights.dtype)
+
+
+def fold_batch_norm(network: Network) -> Network:
+    """Fold each BatchNorm into the learned operator right before it."""
+    return _map_chains(network, _fold_batch_norm)
+
+
+def _fold_batch_norm(network: Network, projection: Projection) -> tuple[Synapse, ...]:
+    chain: list[Synapse] = []
+    for synapse in projection.synapses:
+        if not isinstance(synapse, BatchNorm):
+            chain.append(synapse)
+            continue
+        if not chain or not isinstance(chain[-1], LEARNED):
+            raise UnsupportedError(
+                "batch normalisation does not follow a convolution or linear layer",
+                where=network.where(projection.name),
+                hint="place it directly behind the layer whose output it normalises",
+            )
+        before = chain[-1]
+        scale, shift = synapse.affine()
+        bias = bias_of(before)
+        folded = shift if bias is None else scale * bias + shift
+        dtype = weights_of(before).dtype  # type: ignore[union-attr]
+        chain[-1] = with_weights(
+            before, adopt(_scaled_rows(before, scale)), adopt(folded.astype(dtype))
+        )
+    return tuple(chain)
+
+
+def _map_chains(network: Network, rewrite: object) -> Network:
+    projections = tuple(
+        replace(p, synapses=rewrite(network, p))  # type: ignore[operator]
+        for p in network.projections
+    )
+    return replace(network, projections=projections)
+
+
+def lower_max_pool(network: Network) -> Network:
+    """Replace max pools on unit spikes by a sum pool and a Threshold(0.5) population, exactly."""
+    populations: list[Population] = list(network.populations)
+    projections: list[Projection] = []
+    for projection in network.projections:
+        current = projection
+        while any(isinstance(s, Pool2d) and s.kind == "max" for s in current.synapses):
+            first = next(
+                i
+                for i, s in enumerate(current.synapses)
+                if isinstance(s, Pool2d) and s.kind == "max"
+            )
+            before, pool, after = (
+                current.synapses[:first],
+                current.synapses[first],
+                current.synapses[first + 1 :],
+            )
+            _require_unit_spikes(network, populations, current, before)
+            assert isinstance(pool, Pool2d)
+            shape = chain_shapes(network, projection)[len(projection.synapses) - len(after)]
+            name = _fresh(f"{projection.name}.max", populations)
+            populations.append(
+                Population(
+                    name=name,
+                    shape=shape,
+                    neuron=Threshold(threshold=0.5),  # type: ignore[arg-type]
+                    origin=projection.origin,
+                )
+            )
+            projections.append(
+                Projection(
+                    name=f"{name}.sum",
+                    pre=current.pre,
+                    post=name,
+                    synapses=(*before, replace(pool, kind="sum")),
+                    delay_steps=current.delay_steps,
+                    origin=projection.origin,
+                    helper=True,
+                )
+            )
+            current = replace(
+                current, pre=name, synapses=after or (Identity(),), delay_steps=0
+            )
+        projections.append(current)
+    return replace(network, populations=tuple(populations), projections=tuple(projections))
+
+
+def _require_unit_spikes(
+    network: Network,
+    populations: list[Population],
+    projection: Projection,
+    before: tuple[Synapse, ...],
+) -> None:
+    pre = next(p for p in populations if p.name == projection.pre)
+    spiking = pre.neuron.step(network.dt_s).threshold is not None
+    binary_input = pre.name in network.inputs and network.coding.kind != "direct"
+    if before or not (spiking or binary_input):
+        raise UnsupportedError(
+            "max pooling is exact on spikes only, and here it pools currents or analogue values",
+            where=network.where(projection.name),
+            hint="move the pool behind the spiking neuron, or use average pooling",
+        )
+
+
+def _fresh(name: str, populations: list[Population]) -> str:
+    taken = {p.name for p in populations}
+    candidate, n = name, 2
+    while candidate in taken:
+        candidate, n = f"{name}{n}", n + 1
+    return candidate
+
+
+def fold_scales(network: Network) -> Network:
+    """Turn average pools into sum pools and fold every scale into a learned neighbour."""
+    return _map_chains(network, _fold_scales)
+
+
+def _fold_scales(network: Network, projection: Projection) -> tuple[Synapse, ...]:
+    chain: list[Synapse] = []
+    shapes: list[Shape] = [network.population(projection.pre).shape]
+    for synapse in projection.synapses:
+        if isinstance(synapse, Pool2d) and synapse.kind == "avg":
+            area = synapse.kernel[0] * synapse.kernel[1]
+            chain += [replace(synapse, kind="sum"), Diagonal(scale=np.array(1.0 / area))]
+        else:
+            chain.append(synapse)
+    for synapse in chain:
+        shapes.append(synapse.out_shape(shapes[-1]))
+    while (at := _first_foldable(chain, shapes)) is not None:
+        chain, shapes = _fold_one(chain, shapes, *at)
+    unfolded = [s for s in chain if isinstance(s, Diagonal)]
+    if unfolded and any(isinstance(s, LEARNED) for s in chain):
+        raise UnsupportedError(
+            "a per-neuron scale next to a convolution cannot be folded into its kernel",
+            where=network.where(projection.name),
+            hint="use one scale for all neurons, or one per channel",
+        )
+    return tuple(chain) or (Identity(),)
+
+
+def _first_foldable(chain: list[Synapse], shapes: list[Shape]) -> tuple[int, int] | None:
+    """Return (index of a scale, index of the learned operator that can take it)."""
+    for i, synapse in enumerate(chain):
+        if not isinstance(synapse, Diagonal):
+            continue
+        for j in (*range(i + 1, len(chain)), *range(i - 1, -1, -1)):
+            if not isinstance(chain[j], LEARNED):
+                if isinstance(chain[j], Pool2d) and synapse.scale.size == 1:
+                    continue  # a uniform scale commutes with a pool
+                if isinstance(chain[j], Identity):
+                    continue
+                if j > i:
+                    continue
+                break
+            if _fits(synapse, chain[j], shapes[i], after=j > i):
+                return i, j
+    return None
+
+
+def _fits(scale: Diagonal, learned: Synapse, shape: Shape, *, after: bool) -> bool:
+    if scale.scale.size == 1 or isinstance(learned, Dense | Csr):
+        return True
+    full = np.broadcast_to(scale.scale, shape)
+    per_channel = full.reshape(shape[0], -1)
+    uniform = bool(np.all(per_channel == per_channel[:, :1]))
+    return uniform and (not after or learned.groups == 1)  # type: ignore[union-attr]
+
+
+def _fold_one(
+    chain: list[Synapse], shapes: list[Shape], at: int, into: int
+) -> tuple[list[Synapse], list[Shape]]:
+    scale, learned = chain[at], chain[into]
+    assert isinstance(scale, Diagonal)
+    weights, bias = weights_of(learned), bias_of(learned)
+    assert weights is not None
+    full = np.broadcast_to(np.asarray(scale.scale, np.float64), shapes[at])
+    uniform = float(full.flat[0]) if scale.scale.size == 1 else None
+    if into > at:
+        if uniform is not None:
+            new = weights * uniform
+        elif isinstance(learned, Csr):
+            new = weights * full.reshape(-1)[learned.indices]
+        elif isinstance(learned, Dense):
+            new = weights * full.reshape(-1)
+        else:
+            channel = full.reshape(shapes[at][0], -1)[:, 0]
+            new = weights * channel.reshape(1, -1, *[1] * (weights.ndim - 2))
+    else:
+        per_row = full.reshape(shapes[at][0], -1)[:, 0] if uniform is None else None
+        rows = shapes[at][0]
+        factor = np.full(rows, uniform) if per_row is None else per_row
+        factor = factor if factor.size == shapes[into + 1][0] else np.full(
+            shapes[into + 1][0], uniform
+        )
+        new = _scaled_rows(learned, factor)
+        bias = None if bias is None else adopt((bias * factor).astype(bias.dtype))
+    chain = list(chain)
+    chain[into] = with_weights(learned, adopt(np.asarray(new, weights.dtype)), bias)
+    return chain[:at] + chain[at + 1 :], shapes[:at] + shapes[at + 1 :]
+
+
+def sparsify(network: Network) -> Network:
+    """Store fully connected weights with less than half nonzeros as Csr."""
+
+    def rewrite(_: Network, projection: Projection) -> tuple[Synapse, ...]:
+        return tuple(_sparse(s) for s in projection.synapses)
+
+    return _map_chains(network, rewrite)
+
+
+def _sparse(synapse: Synapse) -> Synapse:
+    if not isinstance(synapse, Dense):
+        return synapse
+    nonzero = int(np.count_nonzero(synapse.weight))
+    if nonzero >= SPARSE_BELOW * synapse.weight.size:
+        return synapse
+    return Csr.from_dense(synapse.weight, synapse.bias)
+
+
+def drop_identities(network: Network) -> Network:
+    """Remove identity operators beside others."""
+
+    def rewrite(_: Network, projection: Projection) -> tuple[Synapse, ...]:
+        rest = tuple(s for s in projection.synapses if not isinstance(s, Identity))
+        return rest or (Identity(),)
+
+    return _map_chains(network, rewrite)
+
+

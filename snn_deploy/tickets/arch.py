@@ -1,0 +1,75 @@
+"""``--arch``: the module that a plain state_dict belongs to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_deploy.errors import InputError, UsageError
+from snn_deploy.frontends.state import module_from_file
+from snn_deploy.tickets import models
+
+
+def module_from_arch(
+    spec: str,
+    state: Mapping[str, Any] | None = None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+) -> tuple[nn.Module, Tensor]:
+    """Return the module that ``spec`` names and an example of one step's input, batch first.
+
+    spec: "mlp" or "conv" (sizes are read off the state_dict ``state``), or "file.py:factory",
+    which runs the user's own file. input_shape: of one sample; needed where neither the factory
+    nor the state_dict tells. Raises UsageError and InputError.
+    """
+    if spec in models.ARCHITECTURES:
+        if state is None:
+            raise UsageError(f"{spec} takes its sizes from a state_dict, and none was given")
+        return _built_in(spec, {k: tuple(v.shape) for k, v in state.items()}, input_shape)
+    if ":" not in spec:
+        raise UsageError(
+            f"unknown architecture {spec!r}",
+            hint=f"{', '.join(models.ARCHITECTURES)}, or FILE.py:FACTORY",
+        )
+    module, example = module_from_file(spec)
+    if input_shape is not None:
+        example = torch.zeros(1, *input_shape)
+    if example is None:
+        raise UsageError(
+            "the shape of one input sample is not known",
+            where=spec,
+            hint="let the factory return (module, example_input), or give the input shape",
+        )
+    return module, example
+
+
+def _built_in(
+    spec: str, shapes: Mapping[str, tuple[int, ...]], input_shape: tuple[int, ...] | None
+) -> tuple[nn.Module, Tensor]:
+    # torch.nn.utils.prune renames a weight; its shape is the same.
+    shapes = {k.removesuffix("_orig"): s for k, s in shapes.items()}
+    try:
+        if spec == "mlp":
+            layers = [f"fc{i}.weight" for i in range(1, len(shapes) + 1)]
+            sizes = [shapes[name] for name in layers if name in shapes]
+            widths, classes = [s[0] for s in sizes], sizes[-1][0]
+            shape = input_shape or (sizes[0][1],)
+            hidden = tuple(widths[:-1])
+        else:
+            hidden = (shapes["conv1.weight"][0], shapes["conv2.weight"][0])
+            classes, features = shapes["fc.weight"]
+            side = 4 * math.isqrt(features // hidden[1])
+            shape = input_shape or (shapes["conv1.weight"][1], side, side)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as err:
+        raise InputError(
+            f"the state_dict is not one of the {spec} architecture",
+            used=f"keys {', '.join(sorted(shapes)[:6]) or 'none'}",
+            hint="for a network of your own: --arch FILE.py:FACTORY",
+        ) from err
+    if spec == "mlp" and not hidden:
+        return models.TimeSequential(), torch.zeros(1, *shape)
+    return models.build(spec, shape, classes, hidden=hidden), torch.zeros(1, *shape)

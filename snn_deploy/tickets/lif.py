@@ -1,0 +1,190 @@
+"""Our leaky integrate-and-fire module: forward Euler, decay-input, one scan over all steps.
+
+    v_t = keep v_{t-1} + gain (v_leak + r I_t),   gain = dt / tau,  keep = 1 - gain
+    z_t = v_t > v_threshold                        (strict)
+    v_t := v_reset   or   v_t - reset_amount       where z_t
+
+This is the equation that every engine and backend of the package obeys; the state at step 0 is
+0. Backwards, z_t has the ATan surrogate's derivative and the reset is detached.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from snn_deploy.errors import UsageError
+
+ResetKind = Literal["value", "subtract"]
+Number = float | Tensor
+
+
+def _surrogate(distance: Tensor, alpha: float) -> Tensor:
+    """Return the derivative of ``atan(pi/2 alpha x) / pi + 1/2`` at ``distance``."""
+    return (alpha / 2) / (1 + (math.pi / 2 * alpha * distance).square())
+
+
+class _Spike(torch.autograd.Function):
+    """Heaviside step (strict) forwards, ATan surrogate backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, alpha: float) -> Tensor:
+        ctx.save_for_backward(distance)
+        ctx.alpha = alpha
+        return (distance > 0).to(distance.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (distance,) = ctx.saved_tensors
+        return grad * _surrogate(distance, ctx.alpha), None
+
+
+class _Scan(torch.autograd.Function):
+    """All steps at once: the same numbers as stepping, without one autograd node per step."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        keep: Number,
+        gain: Number,
+        offset: Number,
+        threshold: Number,
+        v_reset: Number,
+        amount: Number | None,
+        alpha: float,
+    ) -> Tensor:
+        drive = current * gain + offset
+        spikes = torch.empty_like(drive)
+        v = torch.zeros_like(drive[0])
+        for t in range(drive.shape[0]):
+            v = keep * v + drive[t]
+            drive[t] = v - threshold  # from here on the distance to the threshold
+            z = (v > threshold).to(v.dtype)
+            spikes[t] = z
+            # The two forms of the reset give the same numbers in _Scan and in LIF.step.
+            v = v * (1 - z) + v_reset * z if amount is None else v - amount * z
+        ctx.save_for_backward(drive, spikes)
+        ctx.constants = (keep, gain, amount is None, alpha)
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        distance, spikes = ctx.saved_tensors
+        keep, gain, to_value, alpha = ctx.constants
+        grad_v = grad * _surrogate(distance, alpha)
+        for t in range(grad.shape[0] - 2, -1, -1):
+            carried = keep * grad_v[t + 1]
+            grad_v[t] += carried * (1 - spikes[t]) if to_value else carried
+        return grad_v * gain, None, None, None, None, None, None, None
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire population with a declared step and reset.
+
+    tau_s, dt_s: seconds, 0 < dt_s <= tau_s. r, v_leak, v_threshold, v_reset and reset_amount
+    (None: the threshold) are floats, or tensors that broadcast against one step's current
+    (then they are buffers of the module). alpha: steepness of the ATan surrogate.
+    ``forward`` takes currents (steps, batch, ...) from rest; ``step`` takes one step's current
+    and the membrane and returns spikes and the new membrane. Raises UsageError.
+    """
+
+    tau_s: Number
+    r: Number
+    v_leak: Number
+    v_threshold: Number
+    v_reset: Number
+    reset_amount: Number | None
+
+    def __init__(
+        self,
+        *,
+        tau_s: Number = 2e-3,
+        dt_s: float = 1e-3,
+        r: Number = 1.0,
+        v_leak: Number = 0.0,
+        v_threshold: Number = 1.0,
+        v_reset: Number = 0.0,
+        reset: ResetKind = "value",
+        reset_amount: Number | None = None,
+        alpha: float = 2.0,
+    ) -> None:
+        super().__init__()
+        smallest = float(torch.as_tensor(tau_s).min())
+        if not 0 < dt_s <= smallest:
+            raise UsageError(
+                "the step must be positive and no longer than the membrane time constant",
+                used=f"dt_s = {dt_s:g}, tau_s = {smallest:g}",
+                hint="tau_s = 2 * dt_s halves the membrane in each step",
+            )
+        if reset not in ("value", "subtract"):
+            raise UsageError(f"unknown reset {reset!r}", hint='"value" or "subtract"')
+        self.dt_s = dt_s
+        self.reset = reset
+        self.alpha = alpha
+        values = {
+            "tau_s": tau_s,
+            "r": r,
+            "v_leak": v_leak,
+            "v_threshold": v_threshold,
+            "v_reset": v_reset,
+            "reset_amount": reset_amount,
+        }
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value.detach().clone())
+            else:
+                setattr(self, name, value)
+
+    def coefficients(self) -> tuple[Number, Number, Number]:
+        """Return (keep, gain of the current, offset), as the engines compute them."""
+        a = self.dt_s / self.tau_s
+        return 1 - a, a * self.r, a * self.v_leak
+
+    def _amount(self) -> Number | None:
+        if self.reset == "value":
+            return None
+        return self.v_threshold if self.reset_amount is None else self.reset_amount
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Return the spikes (steps, batch, ...), 0 or 1, for currents of the same shape."""
+        keep, gain, offset = self.coefficients()
+        spikes: Tensor = _Scan.apply(
+            current,
+            keep,
+            gain,
+            offset,
+            self.v_threshold,
+            self.v_reset,
+            self._amount(),
+            self.alpha,
+        )
+        return spikes
+
+    def step(self, current: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (spikes, membrane after reset) of one step; ``v`` None means at rest, 0."""
+        keep, gain, offset = self.coefficients()
+        v = torch.zeros_like(current) if v is None else v
+        v = keep * v + (current * gain + offset)
+        z: Tensor = _Spike.apply(v - self.v_threshold, self.alpha)
+        amount, fired = self._amount(), z.detach()
+        if amount is None:
+            return z, v * (1 - fired) + self.v_reset * fired
+        return z, v - amount * fired
+
+    def ticket_node(self) -> dict[str, Any]:
+        """Return the node of the ticket format: numbers, and tensors where they are buffers."""
+        node: dict[str, Any] = {"op": "LIF", "dt_s": self.dt_s, "reset": self.reset}
+        for name in ("tau_s", "r", "v_leak", "v_threshold", "v_reset"):
+            node[name] = getattr(self, name)
+        if self.reset == "subtract" and self.reset_amount is not None:
+            node["reset_amount"] = self.reset_amount
+        return node
+
+    def extra_repr(self) -> str:
+        """Return the constants that ``print(module)`` shows."""
+        shown = {k: v for k, v in self.ticket_node().items() if not isinstance(v, Tensor)}
+        return ", ".join(f"{k}={v}" for k, v in shown.items() if k != "op")

@@ -1,0 +1,248 @@
+"""``train``: from a data set's name to a sparse ticket on disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import snn_deploy
+from snn_deploy.errors import OutputError, UsageError
+from snn_deploy.frontends.state import save_ticket
+from snn_deploy.tickets import data as datasets
+from snn_deploy.tickets import imp, loop, models, pruning
+
+METHODS = ("imp",)
+# Measured on the digits; see docs/measured/tickets.md.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "mlp": {"epochs": 30, "round_epochs": 15, "hidden": (256, 128)},
+    "conv": {"epochs": 14, "round_epochs": 8, "hidden": (24, 48)},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What to train, on what, and how; None takes the architecture's default.
+
+    out: ticket to write; the checkpoint stands beside it as ``<out>.ckpt``. sparsity: share of
+    the weights (of two or more axes) to remove, exactly. rounds: pruning rounds. epochs: of the
+    dense network and of the last round; round_epochs: of the rounds between; both count the
+    rewind_epoch epochs that a round does not repeat. hidden: layer widths or channels. steps: T.
+    coding: "rate" or "direct". limit: use only the first so many training samples. resume: go
+    on from the checkpoint. force: replace ``out``.
+    """
+
+    out: str | Path
+    method: str = "imp"
+    arch: str = "mlp"
+    data: str = "digits"
+    data_dir: str | Path | None = None
+    sparsity: float = 0.9
+    rounds: int | None = None
+    epochs: int | None = None
+    round_epochs: int | None = None
+    rewind_epoch: int = 3
+    hidden: tuple[int, ...] | None = None
+    steps: int = 16
+    coding: loop.CodingKind = "rate"
+    gain: float = 1.0
+    dt_s: float = 1e-3
+    lr: float = 1e-2
+    batch_size: int = 64
+    weight_decay: float = 0.0
+    limit: int | None = None
+    seed: int = 0
+    resume: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What came out. Accuracies 0..1 on the test data; rounds[0] is the dense network."""
+
+    path: Path
+    dense_accuracy: float
+    ticket_accuracy: float
+    sparsity: float
+    nonzeros: int
+    weights: int
+    rounds: tuple[imp.Round, ...]
+    seconds: float
+
+
+def train(
+    config: TrainConfig, *, progress: Callable[[loop.Progress], None] | None = None
+) -> TrainResult:
+    """Train, prune and write a ticket; progress is called after every epoch.
+
+    The same configuration gives the same weights on the same machine and versions: one thread,
+    and every random stream comes from ``seed``. KeyboardInterrupt passes through and leaves the
+    checkpoint of the last finished round. Raises UsageError, InputError, OutputError.
+    """
+    config = resolved(config)
+    out = Path(config.out)
+    checkpoint = checkpoint_path(out)
+    _check_output(out, config.force)
+    data = datasets.load(config.data, config.data_dir)
+    shape = data.image_shape if config.arch == "conv" else (math.prod(data.image_shape),)
+    x = torch.from_numpy(data.x_train[: config.limit].reshape(-1, *shape))
+    y = torch.from_numpy(data.y_train[: config.limit])
+    recipe = loop.Recipe(
+        steps=config.steps,
+        coding=config.coding,
+        gain=config.gain,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        weight_decay=config.weight_decay,
+    )
+    assert config.epochs is not None and config.round_epochs is not None
+    plan = imp.Plan(
+        sparsities=pruning.schedule(config.sparsity, config.rounds),
+        epochs=config.epochs,
+        round_epochs=config.round_epochs,
+        rewind_epoch=config.rewind_epoch,
+    )
+    settings = _settings(config)
+    start = time.perf_counter()
+    with loop.deterministic(loop.stream_seed(config.seed, "weights")):
+        model = models.build(
+            config.arch, shape, data.classes, hidden=config.hidden, dt_s=config.dt_s
+        )
+        _check_reachable(model, config.sparsity)
+        inputs = loop.evaluation_input(data.x_test.reshape(-1, *shape), recipe, config.seed)
+        snapshot = (
+            imp.load_checkpoint(checkpoint, settings, model) if config.resume else imp.Snapshot()
+        )
+        imp.run(
+            model,
+            x,
+            y,
+            recipe,
+            plan,
+            seed=config.seed,
+            evaluate=lambda m: loop.evaluate(m, inputs, data.y_test),
+            snapshot=snapshot,
+            save=lambda s: imp.save_checkpoint(checkpoint, s, settings),
+            progress=progress,
+        )
+        rounds = tuple(snapshot.finished)
+        masks = snapshot.masks or {
+            name: torch.ones(p.shape, dtype=torch.bool)
+            for name, p in pruning.prunable(model).items()
+        }
+        result = TrainResult(
+            path=out,
+            dense_accuracy=rounds[0].accuracy,
+            ticket_accuracy=rounds[-1].accuracy,
+            sparsity=pruning.sparsity_of(masks),
+            nonzeros=sum(int(m.sum()) for m in masks.values()),
+            weights=sum(m.numel() for m in masks.values()),
+            rounds=rounds,
+            seconds=time.perf_counter() - start,
+        )
+        save_ticket(
+            model,
+            out,
+            example_input=x[:1],
+            masks=masks,
+            readout="count",
+            coding={
+                "kind": config.coding,
+                "steps": config.steps,
+                "seed": config.seed,
+                "gain": config.gain,
+            },
+            meta=_meta(settings, result),
+            force=config.force,
+        )
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def checkpoint_path(out: str | Path) -> Path:
+    """Return where the checkpoint of a ticket stands: ``<out>.ckpt``."""
+    return Path(f"{os.fspath(out)}.ckpt")
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """Return ``config`` with the architecture's defaults filled in; raises UsageError."""
+    if config.method not in METHODS:
+        raise UsageError(f"unknown method {config.method!r}", hint=f"one of {', '.join(METHODS)}")
+    if config.arch not in models.ARCHITECTURES:
+        raise UsageError(
+            f"unknown architecture {config.arch!r}",
+            hint=f"one of {', '.join(models.ARCHITECTURES)}",
+        )
+    if config.coding not in ("rate", "direct"):
+        raise UsageError(f"unknown coding {config.coding!r}", hint="rate or direct")
+    defaults = _DEFAULTS[config.arch]
+    missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    if config.epochs is not None and config.round_epochs is None:
+        missing["round_epochs"] = max(config.rewind_epoch + 1, config.epochs // 2)
+    config = replace(config, **missing)
+    assert config.epochs is not None and config.round_epochs is not None
+    for name in ("steps", "batch_size", "limit", "lr", "gain"):
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be positive", used=f"{name} = {value}")
+    if not 0 <= config.rewind_epoch < min(config.epochs, config.round_epochs):
+        raise UsageError(
+            "every round must train at least one epoch after the rewinding epoch",
+            used=f"rewind_epoch = {config.rewind_epoch}, epochs = {config.epochs}, "
+            f"round_epochs = {config.round_epochs}",
+            hint="lower rewind_epoch, or raise the other two",
+        )
+    pruning.schedule(config.sparsity, config.rounds)
+    return config
+
+
+def _check_output(out: Path, force: bool) -> None:
+    """Refuse before training what could not be written after it."""
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists already", where=str(out), hint="add --force to replace it")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise OutputError(
+            "the folder of the ticket does not exist, or is not writable",
+            where=str(out.parent),
+            hint="create the folder, or choose another one",
+        )
+
+
+def _check_reachable(model: torch.nn.Module, sparsity: float) -> None:
+    """Raise before training where the last round would have too few weights to keep."""
+    if sparsity:
+        pruning.global_magnitude(pruning.prunable(model), sparsity)
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Return what fixes the weights, as JSON values: paths and switches do not."""
+    settings = asdict(config)
+    for name in ("out", "data_dir", "resume", "force"):
+        del settings[name]
+    settings["hidden"] = list(config.hidden or ())
+    return settings
+
+
+def _meta(settings: dict[str, Any], result: TrainResult) -> dict[str, Any]:
+    return {
+        "method": settings["method"],
+        "seed": settings["seed"],
+        "data": settings["data"],
+        "settings": settings,
+        "dense_accuracy": result.dense_accuracy,
+        "ticket_accuracy": result.ticket_accuracy,
+        "sparsity": result.sparsity,
+        "rounds": [asdict(r) for r in result.rounds],
+        "versions": {
+            "snn-deploy": getattr(snn_deploy, "__version__", "unknown"),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }

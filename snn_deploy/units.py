@@ -1,0 +1,53 @@
+"""Units in one place: names carry them (``_s``, ``_pj``, ``_bits``), these functions print them."""
+
+from __future__ import annotations
+
+BITS_PER_BYTE = 8
+PJ_PER_J = 1e12
+
+_SI = ((1e-12, "p"), (1e-9, "n"), (1e-6, "u"), (1e-3, "m"), (1.0, ""), (1e3, "k"), (1e6, "M"))
+
+
+def si(value: float, unit: str) -> str:
+    """Return ``value`` with three significant digits and an SI prefix: ``si(2.5e-5, "s")``."""
+    if value == 0:
+        return f"0 {unit}"
+    factor, prefix = _SI[0]
+    for candidate, name in _SI:
+        if abs(value) >= candidate * 0.9995:
+            factor, prefix = candidate, name
+    return f"{value / factor:.3g} {prefix}{unit}"
+
+
+def seconds(value_s: float) -> str:
+    """Return a duration, such as ``1.5 ms``."""
+    return si(value_s, "s")
+
+
+def energy(value_pj: float) -> str:
+    """Return an energy given in picojoules, such as ``1.5 nJ``."""
+    return si(value_pj / PJ_PER_J, "J")
+
+
+def bits(value_bits: float) -> str:
+    """Return a memory size given in bits, in bytes where it has at least one."""
+    if value_bits < BITS_PER_BYTE:
+        return f"{value_bits:.0f} bit"
+    size = value_bits / BITS_PER_BYTE
+    for name in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {name}"
+        size /= 1024
+    return f"{size:.4g} GiB"
+
+
+def count(value: float) -> str:
+    """Return a count with thousands separators; a fraction keeps one decimal below 1,000."""
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:,.1f}"
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,239 @@
+"""A job that Lava would wrap, floor or hang on is refused with the place named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from snn_deploy.backends.loihi.job import (
+    ConvJob,
+    DenseJob,
+    JobInput,
+    JobPopulation,
+    LavaJob,
+    check_job,
+)
+from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
+
+
+def job() -> LavaJob:
+    """in (3) -> a (2) -> b (2), with in -> b delayed by one step."""
+    return LavaJob(
+        inputs=(JobInput(name="in", shape=(3,), spikes=np.zeros((2, 4, 3), np.uint8)),),
+        populations=(
+            JobPopulation(name="a", shape=(2,), depth=1, du=4095, dv=100, vth=64, bias=3),
+            JobPopulation(name="b", shape=(2,), depth=2, du=-1, dv=4096, vth=0),
+        ),
+        projections=(
+            DenseJob(pre="in", post="a", weight=np.array([[2, -2, 4], [0, 6, -8]])),
+            DenseJob(pre="a", post="b", weight=np.array([[1, 255], [3, 0]])),
+            DenseJob(pre="in", post="b", weight=-np.array([[1, 255, 0], [3, 0, 5]]), delay=1),
+        ),
+    )
+
+
+def with_population(index: int = 0, **changes) -> LavaJob:
+    populations = list(job().populations)
+    populations[index] = replace(populations[index], **changes)
+    return replace(job(), populations=tuple(populations))
+
+
+def with_projection(index: int = 0, **changes) -> LavaJob:
+    projections = list(job().projections)
+    projections[index] = replace(projections[index], **changes)
+    return replace(job(), projections=tuple(projections))
+
+
+def with_input(**changes) -> LavaJob:
+    return replace(job(), inputs=(replace(job().inputs[0], **changes),))
+
+
+def image_job(post=(4, 3, 4), pre=(2, 5, 6), **changes) -> LavaJob:
+    edge = ConvJob(pre="in", post="c", weight=np.full((4, 2, 3, 3), 255))
+    return LavaJob(
+        inputs=(JobInput(name="in", shape=pre, spikes=np.zeros((1, 1, np.prod(pre)), np.uint8)),),
+        populations=(JobPopulation(name="c", shape=post, depth=1, du=0, dv=0, vth=1),),
+        projections=(replace(edge, **changes),),
+    )
+
+
+def refused(bad: LavaJob, kind: type[SnnDeployError]) -> SnnDeployError:
+    with pytest.raises(kind) as caught:
+        check_job(bad)
+    return caught.value
+
+
+def test_good_jobs_pass_and_know_their_length():
+    check_job(job())
+    check_job(image_job())
+    assert job().run_steps == 2 * 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("field", "label", "low", "high"),
+    [
+        ("du", "current decay du", -1, 4095),
+        ("dv", "membrane decay dv", 0, 4096),
+        ("vth", "threshold vth", 0, 131071),
+        ("bias", "bias", -4096, 4095),
+        ("bias_exp", "bias exponent", 0, 7),
+    ],
+)
+def test_neuron_parameters_at_and_beyond_their_limits(field, label, low, high):
+    for just_fits in (low, high):
+        check_job(with_population(**{field: just_fits}))
+    for beyond in (low - 1, high + 1):
+        error = refused(with_population(**{field: beyond}), UnsupportedError)
+        assert error.message == f"{label} outside Loihi's range"
+        assert error.where == "a"
+        assert error.used == f"{beyond}, allowed {low} to {high}"
+
+
+def test_neuron_parameters_per_neuron():
+    check_job(with_population(vth=np.array([1, 131071]), du=np.array([-1, 4095])))
+    error = refused(with_population(vth=np.array([1, 131072])), UnsupportedError)
+    assert error.used == "1 to 131072, allowed 0 to 131071"
+    error = refused(with_population(vth=np.array([1, 2, 3])), InputError)
+    assert error.used == "shape (3,) for 2 neurons"
+    error = refused(with_population(dv=np.array([0.5, 0.5])), InputError)
+    assert error.message == "membrane decay dv must be integers"
+    refused(with_population(dv=0.5), InputError)
+    refused(with_population(bias_exp=np.array([6, 6])), InputError)
+
+
+@pytest.mark.parametrize(
+    ("index", "good", "bad", "mode"),
+    [
+        (0, [[-256, 254, 0], [2, 4, 6]], [[-258, 254, 0], [2, 4, 6]], "mixed-sign"),
+        (0, [[-256, 254, 0], [2, 4, 6]], [[-256, 256, 0], [2, 4, 6]], "mixed-sign"),
+        (1, [[0, 255], [1, 2]], [[0, 256], [1, 2]], "excitatory"),
+        (1, [[0, -255], [-1, -2]], [[0, -256], [-1, -2]], "inhibitory"),
+    ],
+)
+def test_dense_weights_at_and_beyond_what_lava_keeps(index, good, bad, mode):
+    check_job(with_projection(index, weight=np.array(good)))
+    error = refused(with_projection(index, weight=np.array(bad)), UnsupportedError)
+    assert error.message == f"{mode} weight outside Loihi's range"
+    assert error.where == ("in -> a" if index == 0 else "a -> b")
+
+
+def test_odd_weights_of_both_signs_are_refused():
+    bad = with_projection(weight=np.array([[1, -2, 3], [0, 2, 2]]))
+    error = refused(bad, UnsupportedError)
+    assert error.used == "2 odd weights"
+    assert error.hint == "quantize this layer in steps of 2"
+
+
+def test_weights_of_another_shape_or_kind():
+    error = refused(with_projection(weight=np.ones((3, 2), int)), InputError)
+    assert error.used == "(3, 2), expected (2, 3)"
+    refused(with_projection(weight=np.ones((2, 3))), InputError)
+
+
+@pytest.mark.parametrize("exponent", [-8, 8])
+def test_weight_exponent_beyond_its_limits(exponent):
+    check_job(with_projection(weight_exp=7 if exponent > 0 else -7))
+    error = refused(with_projection(weight_exp=exponent), UnsupportedError)
+    assert error.message == "weight exponent outside Loihi's range"
+
+
+def test_delays_at_and_beyond_their_limits():
+    far = replace(job().populations[1], depth=64)
+    base = replace(job(), populations=(replace(job().populations[0], depth=63), far))
+    edges = (replace(job().projections[0], delay=62), job().projections[1])
+    check_job(replace(base, projections=edges))
+    edges = (*edges, replace(job().projections[2], delay=63))
+    error = refused(replace(base, projections=edges), UnsupportedError)
+    assert error.message == "delay outside Loihi's range"
+    assert error.where == "in -> b"
+    assert error.used == "63, allowed 0 to 62"
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_fan_ins_that_arrive_at_different_steps(delay):
+    error = refused(with_projection(2, delay=delay), UnsupportedError)
+    assert error.where == "in -> b"
+    assert error.used == f"arrives {1 + delay} steps after the input, expected at 2"
+    assert error.hint == "pad the shorter path with a delay or a relay population"
+
+
+def test_a_loop_is_refused():
+    loop = DenseJob(pre="b", post="a", weight=np.ones((2, 2), int))
+    bad = replace(job(), projections=(*job().projections, loop))
+    assert refused(bad, UnsupportedError).where == "b -> a"
+
+
+def test_input_spikes():
+    error = refused(with_input(spikes=np.full((2, 4, 3), 2, np.uint8)), InputError)
+    assert error.message == "input spikes must be uint8 of 0 and 1"
+    refused(with_input(spikes=np.zeros((2, 4, 3))), InputError)
+    refused(with_input(spikes=np.zeros((2, 4, 5), np.uint8)), InputError)
+    refused(with_input(spikes=np.zeros((4, 3), np.uint8)), InputError)
+    for samples, steps in ((0, 4), (2, 0)):
+        error = refused(with_input(spikes=np.zeros((samples, steps, 3), np.uint8)), InputError)
+        assert error.used == f"{samples} samples, {steps} steps"
+
+
+def test_inputs_of_different_length():
+    second = JobInput(name="in2", shape=(1,), spikes=np.zeros((2, 5, 1), np.uint8))
+    edge = DenseJob(pre="in2", post="a", weight=np.ones((2, 1), int))
+    bad = replace(job(), inputs=(*job().inputs, second), projections=(*job().projections, edge))
+    assert refused(bad, InputError).where == "in2"
+
+
+def test_names_and_parts():
+    assert refused(with_population(1, name="a"), InputError).where == "a"
+    assert refused(with_projection(pre="none"), InputError).where == "none -> a"
+    assert refused(with_projection(post="in"), InputError).where == "in -> in"
+    refused(replace(job(), populations=(), projections=()), InputError)
+    refused(with_population(depth=0), InputError)
+    refused(with_population(shape=(1, 2)), UnsupportedError)
+
+
+def test_a_part_that_lava_would_leave_out():
+    lonely = JobPopulation(name="z", shape=(1,), depth=1, du=0, dv=0, vth=1, bias=1)
+    bad = replace(job(), populations=(*job().populations, lonely))
+    error = refused(bad, UnsupportedError)
+    assert error.where == "z"
+    assert error.message == "not connected to the rest of the network"
+
+
+def test_an_input_sum_at_and_beyond_32_bits():
+    def wide(n: int) -> LavaJob:
+        return LavaJob(
+            inputs=(JobInput(name="in", shape=(n,), spikes=np.zeros((1, 1, n), np.uint8)),),
+            populations=(JobPopulation(name="a", shape=(1,), depth=1, du=0, dv=0, vth=1),),
+            projections=(DenseJob(pre="in", post="a", weight=np.full((1, n), 128), weight_exp=7),),
+        )
+
+    check_job(wide(1023))
+    error = refused(wide(1024), UnsupportedError)
+    assert error.where == "a"
+    assert error.used == "up to 16777216 of 16777215"
+
+
+def test_convolution_geometry():
+    error = refused(image_job(post=(4, 4, 4)), InputError)
+    assert error.used == "(4, 3, 4)"
+    assert error.where == "in -> c"
+    assert refused(image_job(groups=2), InputError).message == "channels and groups disagree"
+    refused(image_job(weight=np.ones((4, 2, 3), int)), InputError)
+    refused(image_job(stride=(0, 1)), UnsupportedError)
+    refused(image_job(padding=(0, -1)), UnsupportedError)
+    check_job(image_job(post=(4, 257, 4), padding=(127, 0)))
+    error = refused(image_job(post=(4, 259, 4), padding=(128, 0)), UnsupportedError)
+    assert error.message == "kernel, stride, padding and dilation must each fit Lava's int8"
+
+
+def test_convolution_weights_at_and_beyond_their_limits():
+    for value in (-256, 255):
+        check_job(image_job(weight=np.full((4, 2, 3, 3), value)))
+    for value in (-257, 256):
+        error = refused(image_job(weight=np.full((4, 2, 3, 3), value)), UnsupportedError)
+        assert error.used == f"{value}, allowed -256 to 255"
+
+
+def test_a_kernel_larger_than_the_image():
+    refused(image_job(weight=np.ones((4, 2, 7, 3), int)), InputError)
