@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.spikes import Trace
@@ -92,6 +93,9 @@ class Target(Protocol):
 
     def run(self, program: Program, x: Array, record: str = "output") -> Trace:
         """Run (samples, steps, *shape) on our model of the target; events and timing filled in."""
+
+    def events(self, program: Program, trace: Trace) -> Events:
+        """Return what a trace of this program cost, whichever simulator it came from."""
 
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return the latency of one sample of ``trace``."""

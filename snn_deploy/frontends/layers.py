@@ -135,6 +135,8 @@ def unsupported(module: nn.Module, path: str) -> UnsupportedError:
             f"of {package}'s modules only norse's LIFBoxCell is read from a live module; export "
             "the network to NIR, or use snn_deploy.tickets.lif.LIF with the same equation"
         )
+    elif hasattr(module, "parametrizations"):
+        hint = "call torch.nn.utils.parametrize.remove_parametrizations first"
     elif "activation" in type(module).__module__:
         hint = "replace the activation by a spiking neuron, such as snn_deploy.tickets.lif.LIF"
     else:
@@ -202,9 +204,7 @@ def _batch_norm(
     return node
 
 
-def _pool(
-    module: nn.AvgPool2d | nn.MaxPool2d, path: str, before: Tensor, after: Tensor
-) -> Node:
+def _pool(module: nn.AvgPool2d | nn.MaxPool2d, path: str, before: Tensor, after: Tensor) -> Node:
     _need(before.ndim == 4, module, path, before, "(batch, C, H, W)")
     kernel, padding = _pair(module.kernel_size), _pair(module.padding)
     stride = _pair(module.stride)
@@ -222,7 +222,7 @@ def _pool(
         (size + 2 * p - k) // s + 1
         for size, p, k, s in zip(before.shape[2:], padding, kernel, stride, strict=True)
     ]
-    if list(after.shape[2:]) != floor:
+    if refused is None and list(after.shape[2:]) != floor:
         refused = "ceil_mode where it adds a row or a column"
     if refused is not None:
         raise UnsupportedError(

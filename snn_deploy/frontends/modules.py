@@ -116,7 +116,7 @@ def read_module(
             for key, value in module.state_dict().items()
             if isinstance(value, Tensor)
         }
-    _finish(builder, result, how)
+    _finish(builder, result, how, type(module).__name__)
     return Reading(
         graph={
             "dt_s": _common_step(builder.dt_s, dt_s),
@@ -422,11 +422,12 @@ def _sum(args: tuple[Any, ...], kwargs: Mapping[str, Any], where: str) -> Any:
     return _Signal(a.tensor, a.sources + b.sources)
 
 
-def _finish(builder: _Builder, result: _Signal, readout: Mapping[str, Any]) -> None:
-    """Add the Output node, and refuse what the readout cannot read."""
+def _finish(builder: _Builder, result: _Signal, readout: Mapping[str, Any], name: str) -> None:
+    """Add the Output node, drop what does not lead there, refuse what cannot be read."""
     if not builder.neurons:
         raise UnsupportedError(
             "the module has no spiking neuron",
+            where=name,
             hint="put a LIF after each layer; see examples/bring_your_own_model.py",
         )
     spiking = all(source in builder.neurons for source in result.sources)
@@ -436,4 +437,13 @@ def _finish(builder: _Builder, result: _Signal, readout: Mapping[str, Any]) -> N
             where=", ".join(result.sources),
             hint='end the module with a LIF, or choose readout="mean" for a sum of values',
         )
-    builder.add("output", {"op": "Output"}, result.sources)
+    output = builder.add("output", {"op": "Output"}, result.sources)
+    reached, waiting = set(), [output]
+    while waiting:
+        reached.add(here := waiting.pop())
+        waiting += [a for a, b in builder.edges if b == here and a not in reached]
+    for node in builder.nodes:
+        if node["name"] not in reached:
+            builder.notes.append(f"{node['name']}: does not lead to the output, left out")
+    builder.nodes = [n for n in builder.nodes if n["name"] in reached]
+    builder.edges = [[a, b] for a, b in builder.edges if b in reached]

@@ -74,12 +74,10 @@ def ticket_content(
     meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what ``save_ticket`` writes: a plain dict of tensors and JSON values."""
-    reading = read_module(
-        module, example_input, dt_s=dt_s, readout=readout, coding=coding
-    )
+    reading = read_module(module, example_input, dt_s=dt_s, readout=readout, coding=coding)
     state, composed = masking.compose_pruned(reading.state)
-    weights = _used_weights(reading.graph, state)
-    aliases = _aliases(module, weights)
+    aliases = _aliases(module)
+    weights = _used_weights(reading.graph, state, aliases)
     _check_finite(reading.graph, state)
     final = masking.resolve({**composed, **(masks or {})}, weights, aliases)
     for key in state:
@@ -140,9 +138,7 @@ def _array(value: Tensor) -> NDArray[Any]:
     return array
 
 
-def load_state(
-    module: nn.Module, state: Mapping[str, NDArray[Any]]
-) -> dict[str, Tensor]:
+def load_state(module: nn.Module, state: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Load ``state`` into ``module``, every key, and return masks from torch.nn.utils.prune."""
     tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
     wanted = module.state_dict()
@@ -245,33 +241,38 @@ def module_from_file(spec: str) -> tuple[nn.Module, Tensor | None]:
     return module, example
 
 
-def _used_weights(graph: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the learned weights that the graph refers to; every reference must be in ``state``."""
+def _used_weights(
+    graph: Mapping[str, Any], state: Mapping[str, Tensor], aliases: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Return the learned weights of the graph, whose references become the parameters' first names.
+
+    Every reference must be in ``state``.
+    """
     weights: dict[str, Tensor] = {}
     for node in graph["nodes"]:
         for name, key in node.items():
             if name in ("name", "op", "kind", "reset", "r_unit") or not isinstance(key, str):
                 continue
+            key = node[name] = aliases.get(key, key)
             if key not in state:
                 raise UnsupportedError(
-                    f"{name} is computed by a parametrization, not stored",
+                    f"{name} is computed by a hook, not stored",
                     where=node["name"],
-                    hint="call torch.nn.utils.parametrize.remove_parametrizations first",
+                    hint="remove the hook first, such as torch.nn.utils.remove_weight_norm",
                 )
             if name == "weight" and node["op"] in ("Linear", "Conv1d", "Conv2d"):
                 weights[key] = state[key]
     return weights
 
 
-def _aliases(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return other names of the used weights' parameters: shared modules and tied weights."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    first = {id(parameters[key]): key for key in weights if key in parameters}
-    return {
-        name: first[id(parameter)]
-        for name, parameter in parameters.items()
-        if id(parameter) in first and name not in weights
-    }
+def _aliases(module: nn.Module) -> dict[str, str]:
+    """Return second names of parameters and their first ones: shared modules and tied weights."""
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            aliases[name] = first[id(parameter)]
+    return aliases
 
 
 def _check_finite(graph: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:

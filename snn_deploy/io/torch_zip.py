@@ -18,7 +18,7 @@ from . import tensors
 from .files import PathLike, open_regular
 from .pickle_data import Global, PickleData, check_tree, is_count
 from .signatures import describe
-from .zip_records import ZipRecords
+from .zip_records import STORED, ZipRecords
 
 MAX_PICKLE_BYTES = 8 * 2**20
 # Views may repeat values (tied weights, expand); more than this is a bomb.
@@ -51,6 +51,7 @@ _INSTEAD = {
     ("_codecs", "encode"): "save text or a uint8 tensor instead of bytes",
     ("builtins", "set"): "save a list instead of a set",
     ("__builtin__", "set"): "save a list instead of a set",
+    ("__builtin__", "complex"): "save the real and imaginary parts as two numbers",
     ("builtins", "complex"): "save the real and imaginary parts as two numbers",
     ("collections", "defaultdict"): "save dict(d) instead of a defaultdict",
     ("torch._utils", "_rebuild_sparse_tensor"): "save t.to_dense() and a bool mask",
@@ -83,7 +84,7 @@ def read_torch_zip(path: PathLike, *, max_bytes: int = 4 * 2**30) -> object:
         head = file.read(512)
         if head[:4] not in (b"PK\3\4", b"PK\5\6"):
             _refuse_other(head, where)
-        return _Reader(ZipRecords(file, where, max_bytes=max_bytes)).read()
+        return _Reader(ZipRecords(file, where, max_bytes=max_bytes, allow_deflate=True)).read()
 
 
 def _refuse_other(head: bytes, where: str) -> NoReturn:
@@ -109,6 +110,9 @@ class _Reader:
         self._globals = self._rules()
 
     def read(self) -> object:
+        packed = [r.name for r in self._archive.records.values() if r.method != STORED]
+        if packed:
+            raise self._bad(f"record {packed[0]!r} is compressed, which torch.save never does")
         self._check_byte_order()
         pickle = self._archive.read(f"{self._prefix}data.pkl", MAX_PICKLE_BYTES)
         value = PickleData(pickle, self._where, find=self._find, load=self._load).run()

@@ -142,7 +142,8 @@ class ZipRecords:
             raise InputError(
                 "the archive has too many records",
                 where=self.where,
-                used=f"{count:,} of {MAX_RECORDS:,} records",
+                used=f"{count:,} of {MAX_RECORDS:,} records, "
+                f"{length:,} of {MAX_DIRECTORY_BYTES:,} directory bytes",
                 hint="this is not a model or data file, or it is hostile",
             )
         return start, start + length, count
@@ -266,7 +267,7 @@ class RecordStream:
         if self._inflate is None:
             file = self._archive._file
             file.seek(self._at)
-            count: int = file.readinto(view[: self._left])  # type: ignore[attr-defined]
+            count = int(file.readinto(view[: self._left]))  # type: ignore[attr-defined]
             self._at += count
             self._left -= count
             self._crc = zlib.crc32(view[:count], self._crc)

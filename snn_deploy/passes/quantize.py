@@ -103,6 +103,9 @@ def _population(
     bias_scale = scale * (1 << shift) / (1 << arithmetic.bias_shift)
     int_bias = np.rint(offset * bias_scale).astype(np.int64)
     state_scale = scale * (1 << shift)
+    # A comparator keeps nothing, so the reset that hardware always does changes only what is
+    # recorded after a spike; recorded it must be, because the simulator records it.
+    memoryless = step.threshold is not None and step.reset == "none"
     q = QPopulation(
         name=population.name,
         scale=scale,
@@ -111,7 +114,7 @@ def _population(
         decay_v=_code(step.keep_v, True, arithmetic),
         threshold=None if threshold is None else _compact(threshold),
         bias=_compact(int_bias) if has_bias or bool(np.any(int_bias)) else None,
-        reset=step.reset,
+        reset="value" if memoryless else step.reset,
         v_reset=_compact(_round(step.v_reset, gain, state_scale, population)),
         reset_amount=_compact(_round(step.reset_amount, gain, state_scale, population)),
     )
@@ -223,6 +226,9 @@ def _choose_scale(
             if largest > 0:
                 limits.append(top / largest)
     scale = min(limits, default=1.0)
+    if any(not _learned(projection) for projection in fan_in):
+        # A relay's weight of one becomes the scale itself, and must be a whole number.
+        scale = float(max(1, math.floor(scale)))
     if exact and fan_in:
         # Small integer weights (pools, relays, tests on a grid) need no finer unit than their own.
         unit = max(

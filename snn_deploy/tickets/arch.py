@@ -70,6 +70,4 @@ def _built_in(
             used=f"keys {', '.join(sorted(shapes)[:6]) or 'none'}",
             hint="for a network of your own: --arch FILE.py:FACTORY",
         ) from err
-    if spec == "mlp" and not hidden:
-        return models.TimeSequential(), torch.zeros(1, *shape)
     return models.build(spec, shape, classes, hidden=hidden), torch.zeros(1, *shape)

@@ -110,7 +110,10 @@ def _mnist(folder: Path) -> Dataset:
         )
     arrays: dict[str, Any] = {}
     for part in ("train", "test"):
-        image_file, label_file = folder / MNIST_FILES[f"x_{part}"], folder / MNIST_FILES[f"y_{part}"]
+        image_file, label_file = (
+            folder / MNIST_FILES[f"x_{part}"],
+            folder / MNIST_FILES[f"y_{part}"],
+        )
         images, labels = read_idx(image_file, axes=3), read_idx(label_file, axes=1)
         if len(images) != len(labels) or not len(images):
             raise InputError(

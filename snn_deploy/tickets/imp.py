@@ -34,7 +34,8 @@ class Plan:
     """Epochs of each phase and the sparsity after each round.
 
     The dense network and the last round train ``epochs`` epochs, the rounds between
-    ``round_epochs``; both counts include the ``rewind_epoch`` epochs that are not repeated.
+    ``round_epochs``, each on a learning-rate schedule of its own. Rewinding goes back to the
+    dense network's state after ``rewind_epoch`` epochs.
     """
 
     sparsities: tuple[float, ...]
@@ -42,13 +43,9 @@ class Plan:
     round_epochs: int
     rewind_epoch: int
 
-    def until(self, number: int) -> int:
-        """Return the epoch at which round ``number`` (0: dense) ends."""
-        return self.epochs if number in (0, len(self.sparsities)) else self.round_epochs
-
     def length(self, number: int) -> int:
-        """Return how many epochs round ``number`` runs."""
-        return self.until(number) - (self.rewind_epoch if number else 0)
+        """Return how many epochs round ``number`` (0: dense) runs."""
+        return self.epochs if number in (0, len(self.sparsities)) else self.round_epochs
 
     @property
     def total(self) -> int:
@@ -114,17 +111,14 @@ def run(
             x,
             y,
             recipe,
-            epochs=plan.until(number),
-            first_epoch=plan.rewind_epoch if number else 0,
+            epochs=plan.length(number),
             seed=loop.stream_seed(seed, "round", number),
             masks=snapshot.masks,
             after_epoch=after_epoch,
         )
         snapshot.state = copy_state(model)
         sparsity = pruning.sparsity_of(snapshot.masks)
-        snapshot.finished.append(
-            Round(number=number, sparsity=sparsity, accuracy=evaluate(model))
-        )
+        snapshot.finished.append(Round(number=number, sparsity=sparsity, accuracy=evaluate(model)))
         save(snapshot)
     return snapshot
 
@@ -137,12 +131,11 @@ def copy_state(model: nn.Module) -> State:
 def _report(
     plan: Plan, number: int, epoch: int, loss: float, accuracy: float, masks: pruning.Masks
 ) -> loop.Progress:
-    within = epoch - (plan.rewind_epoch if number else 0)
     return loop.Progress(
         phase=f"round {number}/{len(plan.sparsities)}" if number else "dense",
-        epoch=within,
+        epoch=epoch,
         epochs=plan.length(number),
-        done=sum(plan.length(k) for k in range(number)) + within,
+        done=sum(plan.length(k) for k in range(number)) + epoch,
         total=plan.total,
         loss=loss,
         accuracy=accuracy,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snn_deploy.errors import InputError
+from snn_deploy.io.inputs import encode
 from snn_deploy.ir.network import Coding
 from snn_deploy.tickets import pruning
 
@@ -86,10 +87,9 @@ def fit(
     epochs: int,
     seed: int,
     masks: Mapping[str, Tensor],
-    first_epoch: int = 0,
     after_epoch: Callable[[int, float, float], None] | None = None,
 ) -> None:
-    """Train ``model`` in place for epochs ``first_epoch`` to ``epochs`` of one schedule.
+    """Train ``model`` in place for ``epochs`` epochs, with an optimizer and schedule of its own.
 
     x: (n, ...) analogue samples, y: (n,) labels. Masked weights are 0 at every step. Batches
     and spikes come from ``seed`` alone. after_epoch gets (epochs done, loss, accuracy). Raises
@@ -104,11 +104,11 @@ def fit(
     pruning.apply(model, masks)
     model.train()
     update = 0
-    for epoch in range(first_epoch, epochs):
+    for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator)
         total_loss, correct = 0.0, 0
         for chosen in order.split(recipe.batch_size):
-            share = (epoch * batches + update % batches) / (epochs * batches)
+            share = update / (epochs * batches)
             rate = min(1.0, (update + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * rate
@@ -141,12 +141,7 @@ def _training_input(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Te
 
 def evaluation_input(x: NDArray[np.float32], recipe: Recipe, seed: int) -> NDArray[np.generic]:
     """Return (n, steps, ...) as every target sees it: encoded once, on the host, from ``seed``."""
-    if recipe.coding == "direct":
-        still = (np.float32(recipe.gain) * x)[:, None]
-        return np.broadcast_to(still, (len(x), recipe.steps, *x.shape[1:]))
-    from snn_deploy.io.inputs import encode
-
-    coding = Coding(kind="rate", steps=recipe.steps, seed=seed, gain=recipe.gain)
+    coding = Coding(kind=recipe.coding, steps=recipe.steps, seed=seed, gain=recipe.gain)
     return np.asarray(encode(x, coding))
 
 

@@ -59,9 +59,9 @@ def build(
         "v_threshold": v_threshold,
     }
     if arch == "mlp":
-        return _mlp(input_shape, classes, hidden or (128, 128), neuron)
+        return _mlp(input_shape, classes, (256, 128) if hidden is None else hidden, neuron)
     if arch == "conv":
-        return _conv(input_shape, classes, hidden or (32, 64), neuron)
+        return _conv(input_shape, classes, (32, 64) if hidden is None else hidden, neuron)
     raise UsageError(
         f"unknown architecture {arch!r}",
         hint=f"one of {', '.join(ARCHITECTURES)}, or file.py:factory",
@@ -109,5 +109,5 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     """Return a layer whose currents reach a threshold of 1 from sparse unit spikes."""
     layer = nn.Linear(inputs, outputs)
     with torch.no_grad():
-        layer.weight.mul_(2.0)
+        layer.weight.mul_(3.0)
     return layer

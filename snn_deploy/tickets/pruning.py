@@ -23,11 +23,11 @@ def prunable(module: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def default_rounds(sparsity: float) -> int:
-    """Return the number of rounds that prune about a quarter of the survivors each."""
+def default_rounds(sparsity: float, share: float = SHARE_PER_ROUND) -> int:
+    """Return the number of rounds that prune about ``share`` of the survivors each."""
     if sparsity == 0:
         return 0
-    return max(1, round(math.log(1 - sparsity) / math.log(1 - SHARE_PER_ROUND)))
+    return max(1, round(math.log(1 - sparsity) / math.log(1 - share)))
 
 
 def schedule(sparsity: float, rounds: int | None = None) -> tuple[float, ...]:

@@ -21,9 +21,10 @@ from snn_deploy.tickets import imp, loop, models, pruning
 
 METHODS = ("imp",)
 # Measured on the digits; see docs/measured/tickets.md.
+_SHARE_PER_ROUND = {"mlp": 0.25, "conv": 0.37}
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "mlp": {"epochs": 30, "round_epochs": 15, "hidden": (256, 128)},
-    "conv": {"epochs": 14, "round_epochs": 8, "hidden": (24, 48)},
+    "mlp": {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128)},
+    "conv": {"steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64)},
 }
 
 
@@ -33,8 +34,8 @@ class TrainConfig:
 
     out: ticket to write; the checkpoint stands beside it as ``<out>.ckpt``. sparsity: share of
     the weights (of two or more axes) to remove, exactly. rounds: pruning rounds. epochs: of the
-    dense network and of the last round; round_epochs: of the rounds between; both count the
-    rewind_epoch epochs that a round does not repeat. hidden: layer widths or channels. steps: T.
+    dense network and of the last round; round_epochs: of the rounds between; rewind_epoch: each
+    round starts from the dense network's weights after so many epochs. hidden: layer widths or channels. steps: T.
     coding: "rate" or "direct". limit: use only the first so many training samples. resume: go
     on from the checkpoint. force: replace ``out``.
     """
@@ -50,7 +51,7 @@ class TrainConfig:
     round_epochs: int | None = None
     rewind_epoch: int = 3
     hidden: tuple[int, ...] | None = None
-    steps: int = 16
+    steps: int | None = None
     coding: loop.CodingKind = "rate"
     gain: float = 1.0
     dt_s: float = 1e-3
@@ -94,6 +95,7 @@ def train(
     shape = data.image_shape if config.arch == "conv" else (math.prod(data.image_shape),)
     x = torch.from_numpy(data.x_train[: config.limit].reshape(-1, *shape))
     y = torch.from_numpy(data.y_train[: config.limit])
+    assert config.steps and config.epochs and config.round_epochs
     recipe = loop.Recipe(
         steps=config.steps,
         coding=config.coding,
@@ -102,7 +104,6 @@ def train(
         batch_size=config.batch_size,
         weight_decay=config.weight_decay,
     )
-    assert config.epochs is not None and config.round_epochs is not None
     plan = imp.Plan(
         sparsities=pruning.schedule(config.sparsity, config.rounds),
         epochs=config.epochs,
@@ -185,21 +186,22 @@ def resolved(config: TrainConfig) -> TrainConfig:
     defaults = _DEFAULTS[config.arch]
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.epochs is not None and config.round_epochs is None:
-        missing["round_epochs"] = max(config.rewind_epoch + 1, config.epochs // 2)
+        missing["round_epochs"] = max(1, config.epochs // 3)
+    pruning.schedule(config.sparsity, config.rounds)
+    if config.rounds is None:
+        missing["rounds"] = pruning.default_rounds(config.sparsity, _SHARE_PER_ROUND[config.arch])
     config = replace(config, **missing)
     assert config.epochs is not None and config.round_epochs is not None
-    for name in ("steps", "batch_size", "limit", "lr", "gain"):
+    for name in ("epochs", "round_epochs", "steps", "batch_size", "limit", "lr", "gain"):
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise UsageError(f"{name} must be positive", used=f"{name} = {value}")
-    if not 0 <= config.rewind_epoch < min(config.epochs, config.round_epochs):
+    if not 0 <= config.rewind_epoch <= config.epochs:
         raise UsageError(
-            "every round must train at least one epoch after the rewinding epoch",
-            used=f"rewind_epoch = {config.rewind_epoch}, epochs = {config.epochs}, "
-            f"round_epochs = {config.round_epochs}",
-            hint="lower rewind_epoch, or raise the other two",
+            "rewinding goes back to an epoch of the dense training",
+            used=f"rewind_epoch = {config.rewind_epoch}, epochs = {config.epochs}",
+            hint="lower rewind_epoch, or raise epochs",
         )
-    pruning.schedule(config.sparsity, config.rounds)
     return config
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -101,8 +103,6 @@ def running(folder: Path) -> Processes:
     job_folder = recording.parent
     main = int((job_folder / "lava.pid").read_text())
     supervisor = next(parent for pid, parent, _, _ in _processes() if pid == main)
-    import json
-
     tag = json.loads((job_folder / "worker.json").read_text())["tag"]
     found = Processes(job_folder, tag, supervisor, main)
     assert list(Path("/dev/shm").glob(f"{tag}*")), "the test would prove nothing"
@@ -142,11 +142,21 @@ def test_an_exception_in_a_synapse_process_is_shown(lava, folder):
     assert not list(folder.iterdir())
 
 
-def test_an_exception_in_a_neuron_process_is_shown(lava, folder):
-    job = small_job()
-    job = replace(job, populations=(replace(job.populations[0], bias=1 << 40),))
-    with pytest.raises(ExternalToolError, match=r"Lava failed: .*(OverflowError|too large)"):
-        run_unchecked(job, PATIENCE_S, lava)
+def test_a_recording_that_cannot_be_written_is_shown(lava, folder):
+    n, steps, limit = 4096, 200, 1_000_000  # u and v need 3.3 MB each
+    job = small_job(steps)
+    job = replace(
+        job,
+        populations=(replace(job.populations[0], shape=(n,)),),
+        projections=(replace(job.projections[0], weight=np.full((n, 2), 4)),),
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ExternalToolError, match=r"Lava failed: .*OSError.*File too large"):
+            run_job(job, timeout_s=PATIENCE_S, environment=lava)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(folder.iterdir())
 
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from snn_deploy.backends.base import Latency, Oracle, Options, Program
 from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.spikes import Trace
@@ -52,12 +51,19 @@ class CpuTarget:
         )
 
     def run(self, program: Program, x: Array, record: str = "output") -> Trace:
-        """Run the float engine and count."""
-        from snn_deploy.engine.count import Counter
+        """Run the float engine, or another target's integers if the program has them."""
         from snn_deploy.engine.event import EventEngine
+        from snn_deploy.engine.fixed import FixedEngine
 
-        trace = EventEngine(program.payload).run(x, record)  # type: ignore[arg-type]
-        return replace(trace, events=Counter(program.real).count(trace))
+        engine = EventEngine(program.payload) if program.qnet is None else FixedEngine(program.qnet)
+        trace = engine.run(x, record)  # type: ignore[arg-type]
+        return replace(trace, events=self.events(program, trace))
+
+    def events(self, program: Program, trace: Trace) -> Events:
+        """Return synops, MACs, updates and spikes."""
+        from snn_deploy.engine.count import Counter
+
+        return Counter(program.real, program.qnet).count(trace)
 
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return steps; wall-clock time depends on the machine and is not a property of it."""
@@ -122,9 +128,3 @@ class CpuTarget:
         save_npz(folder / name, program_arrays(program.payload))
         return [name]
 
-
-def mean_rate(trace: Trace) -> float:
-    """Return spikes per neuron and step over all recorded populations."""
-    total = sum(int(np.sum(c)) for c in trace.counts.values())
-    size = sum(c.size for c in trace.counts.values())
-    return total / (size * trace.samples * trace.steps)

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +73,7 @@ def find() -> LavaEnvironment | None:
         return LavaEnvironment(
             python=Path(chosen), versions=dict(_probe_chosen(chosen)), chosen_by=PYTHON_VARIABLE
         )
-    markers = sorted(
-        cache_folder().glob(f"lava-*/{MARKER}"), key=lambda m: m.stat().st_mtime_ns, reverse=True
-    )
+    markers = sorted(cache_folder().glob(f"lava-*/{MARKER}"), key=_age_key, reverse=True)
     for marker in markers:
         if (found := _read_marker(marker.parent)) is not None:
             return found
@@ -112,7 +111,7 @@ def setup(
         with _lock(folder.with_name(folder.name + ".lock"), report):
             found = None if force else _read_marker(folder)
             if found is not None:
-                os.utime(folder / MARKER)  # the one set up last is the one that find() takes
+                _mark_as_last(folder / MARKER)
                 return found
             # Environments cannot be moved: built in place, the marker makes it valid.
             (folder / MARKER).unlink(missing_ok=True)
@@ -158,8 +157,22 @@ def _build(
     versions = _probe(python)
     part = folder / (MARKER + ".part")
     part.write_text(json.dumps({"schema": 1, "versions": versions}, indent=1))
+    _mark_as_last(part)
     os.replace(part, folder / MARKER)
     return LavaEnvironment(python=python, versions=versions, chosen_by="cache")
+
+
+def _mark_as_last(marker: Path) -> None:
+    """Make ``marker`` the newest: find() takes the environment that was set up last."""
+    now = time.time_ns()  # finer than the file system's own clock
+    os.utime(marker, ns=(now, now))
+
+
+def _age_key(marker: Path) -> int:
+    try:
+        return marker.stat().st_mtime_ns
+    except FileNotFoundError:  # a set-up in another process has just withdrawn it
+        return 0
 
 
 def _read_marker(folder: Path) -> LavaEnvironment | None:

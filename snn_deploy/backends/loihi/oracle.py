@@ -100,7 +100,10 @@ class LavaOracle:
         output = loihi.network.outputs[0]
         return Trace(
             output=spikes[output].reshape(*lead, -1),
-            counts={n: np.count_nonzero(s, axis=(0, 1)).reshape(-1) for n, s in spikes.items()},
+            counts={
+                n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
+                for n, s in {loihi.network.inputs[0]: x, **spikes}.items()
+            },
             samples=lead[0],
             steps=lead[1],
             spikes=spikes,

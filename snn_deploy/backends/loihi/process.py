@@ -97,7 +97,7 @@ def _cannot_write(error: OSError, folder: Path | None = None) -> OutputError:
 
 
 def _write_job(job: LavaJob, folder: Path, tag: str) -> None:
-    arrays: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, Any] = {}
 
     def keep(value: Any) -> Any:
         """Return an integer as it is, an array as its key in job.npz."""

@@ -73,13 +73,19 @@ class LoihiTarget:
         return place(program.payload, program.device)
 
     def run(self, program: Program, x: Array, record: str = "output") -> Trace:
-        """Run what the program holds on the integer engine; counts packets and hops too."""
-        from snn_deploy.engine.count import Counter
+        """Run what the program holds on the integer engine."""
         from snn_deploy.engine.fixed import FixedEngine
 
         assert program.qnet is not None
+        decoded = decode(program.payload, program.qnet)
+        trace = FixedEngine(decoded).run(x, record)  # type: ignore[arg-type]
+        return replace(trace, events=self.events(program, trace))
+
+    def events(self, program: Program, trace: Trace) -> Events:
+        """Return synops, updates and spikes, and packets and hops by the placement."""
+        from snn_deploy.engine.count import Counter
+
         loihi: LoihiProgram = program.payload
-        trace = FixedEngine(decode(loihi, program.qnet)).run(x, record)  # type: ignore[arg-type]
         events = Counter(program.real, program.qnet).count(trace)
         mapping = self.mapping(program)
         counts: dict[tuple[str, str], int] = {}
@@ -90,7 +96,7 @@ class LoihiTarget:
         if per_tile is not None:
             crossed = hops(mapping, loihi, dict(trace.counts), int(per_tile.value))  # type: ignore[arg-type]
             counts["network on chip", "hops"] = crossed
-        return replace(trace, events=events + Events(counts))
+        return events + Events(counts)
 
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return steps; seconds per step have no public source."""

@@ -1,0 +1,1 @@
+"""The FPGA target: a run-ahead, sparse, event-driven accelerator, as images and a cycle model."""

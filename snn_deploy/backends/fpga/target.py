@@ -1,0 +1,249 @@
+"""The FPGA target: memory images, the integers that they hold, and the cycles that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from snn_deploy.backends.arithmetics import FPGA
+from snn_deploy.backends.base import Latency, Options, Oracle, Program
+from snn_deploy.errors import InputError, UsageError
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.events import Events
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.quantized import Arithmetic, QNetwork
+from snn_deploy.ir.spikes import Trace
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.fpga.cycles import CycleModel, Cycles
+    from snn_deploy.backends.fpga.layout import Settings
+    from snn_deploy.backends.fpga.program import FpgaProgram
+    from snn_deploy.device.usage import Usage
+    from snn_deploy.engine.loop import Record
+
+#: Setting -> (what it is, least, most).
+SETTINGS: dict[str, tuple[str, int, int]] = {
+    "banks": ("neuron banks that add in parallel", 1, 64),
+    "fifo_depth": ("pointers that wait before a bank, a power of two", 2, 64),
+    "engines": ("0: an engine per layer, pipelined; 1: one engine for all layers", 0, 1),
+    "dense_rows": ("1: rows without indices where they take fewer bits; 0: never", 0, 1),
+}
+_CHUNK_VALUES = 16_000_000  # neurons x steps x samples held at once
+
+
+class FpgaTarget:
+    """A run-ahead, sparse, event-driven accelerator; its cycles are modelled, not synthesized."""
+
+    name = "fpga"
+    title = "FPGA accelerator (cycle model)"
+    family = "fpga"
+    default_device = "ecp5-25f"
+    charged = (
+        "synops_quantized",
+        "synops_helper",
+        "neuron_updates",
+        "weight_read_bits",
+        "index_read_bits",
+        "pointer_read_bits",
+        "state_read_bits",
+        "state_write_bits",
+    )
+    places = ("emulator",)
+
+    def arithmetic(self) -> Arithmetic | None:
+        """Return the accelerator's integers."""
+        return FPGA
+
+    def constraints(self) -> tuple[tuple[str, str], ...]:
+        """Return what can be lowered."""
+        return (
+            ("Linear, Affine", "sparse rows with pointers, or dense rows where they take fewer bits"),
+            ("Conv1d, Conv2d", "groups, stride, dilation, padding; one kernel for all pixels"),
+            ("SumPool2d, AvgPool2d", "tiling pools divide the event's address; others are kernels"),
+            ("max pooling", "on spikes only: a sum pool and a threshold population"),
+            ("other chains", "multiplied out into one sparse matrix"),
+            ("batch norm, scales", "folded into weights and biases"),
+            ("LIF, IF, LI, Integrator", "value or subtract reset; 16-bit state that saturates"),
+            ("CubaLIF, CubaLI", "refused: no synaptic-current state"),
+            ("rate or event input", "analogue (direct) input is refused"),
+            ("recurrence, delays", "refused"),
+        )
+
+    def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
+        """Return the memory images; located errors for what has no form, UsageError for settings
+        out of range."""
+        from snn_deploy.backends.fpga.layout import build
+        from snn_deploy.device.load import load
+
+        assert qnet is not None and qnet.arithmetic.leak == "after"
+        device = load(self.default_device) if options.device is None else options.device
+        if device.family != self.family:
+            raise UsageError(
+                f"{device.name} is not an FPGA",
+                used=f"family {device.family}",
+                hint=f"--device {self.default_device}, or another FPGA of `targets list`",
+            )
+        payload = build(qnet, settings(options.settings))
+        return Program(
+            target=self.name, real=network, qnet=qnet, payload=payload, device=device
+        )
+
+    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+        """Run what the memory images hold; counts memory accesses and cycles too.
+
+        timing: "cycles" per sample; "cycles/<population>" and "cycles/<population>/<part>" per
+        sample, summed over its steps (parts: see cycles.PARTS).
+        """
+        from snn_deploy.backends.fpga.cycles import CycleModel
+        from snn_deploy.backends.fpga.decode import decode
+        from snn_deploy.engine.count import Counter
+        from snn_deploy.engine.fixed import FixedEngine
+
+        assert program.qnet is not None
+        if not bool(np.all((x == 0) | (x == 1))):
+            raise InputError(
+                "the accelerator takes spikes, and the input holds other values than 0 and 1",
+                hint="encode the input first (coding rate or events)",
+            )
+        payload = cast("FpgaProgram", program.payload)
+        engine = FixedEngine(decode(payload, program.qnet))
+        counter = Counter(program.real, program.qnet)
+        model = CycleModel(payload)
+        size = sum(p.size for p in program.real.populations)
+        most = max(1, _CHUNK_VALUES // max(1, size * (x.shape[1] if x.ndim > 1 else 1)))
+        parts: list[Trace] = []
+        for first in range(0, max(1, len(x)), most):
+            wanted = cast("Record", "spikes" if record == "output" else record)
+            trace = engine.run(x[first : first + most], wanted)
+            parts.append(_counted(payload, program, trace, counter, model))
+            if record == "output":
+                parts[-1] = replace(parts[-1], spikes={})
+        return _joined(parts)
+
+    def cycles(self, program: Program, trace: Trace) -> Cycles:
+        """Return the cycles per sample, step and population of a trace with spikes."""
+        from snn_deploy.backends.fpga.cycles import CycleModel
+
+        return CycleModel(program.payload).run(trace.spikes)
+
+    def latency(self, program: Program, trace: Trace) -> Latency:
+        """Return mean cycles per sample, and seconds at the device file's clock."""
+        cycles = float(np.mean(trace.timing["cycles"]))
+        clock = program.device.timing.get("clock_hz")
+        if clock is None or isinstance(clock.value, tuple):
+            why = program.device.unknown.get("clock_hz", f"{program.device.name} states no clock")
+            return Latency(steps=trace.steps, cycles=cycles, unavailable_reason=why)
+        # Cycles are exact; a clock that nobody measured makes the seconds an estimate.
+        kind = "simulated" if clock.kind in ("measured", "simulated") else "estimated"
+        return Latency(
+            steps=trace.steps, cycles=cycles, seconds=cycles / clock.value, kind=kind
+        )
+
+    def usage(self, program: Program) -> Usage:
+        """Return memory bits by layer, and block RAM."""
+        from snn_deploy.backends.fpga.memory import usage
+
+        return usage(program.payload, program.device)
+
+    def oracle(self) -> Oracle | None:
+        """Return None: no RTL simulation judges the model yet."""
+        return None
+
+    def write(self, program: Program, folder: Path, stem: str) -> list[str]:
+        """Write hex images and ``config.json``; ``stem`` is not used, memories have fixed names."""
+        from snn_deploy.backends.fpga.artifacts import write
+
+        return write(program.payload, program.real, folder)
+
+
+def settings(given: Mapping[str, int] | None) -> Settings:
+    """Return the settings of a lowering; UsageError for an unknown one or a value out of range."""
+    from snn_deploy.backends.fpga.layout import Settings
+
+    known = ", ".join(SETTINGS)
+    for name, value in (given or {}).items():
+        if name not in SETTINGS:
+            raise UsageError(f"the fpga target has no setting {name!r}", hint=f"settings: {known}")
+        what, least, most = SETTINGS[name]
+        power = name != "fifo_depth" or (value & (value - 1)) == 0
+        if isinstance(value, bool) or not least <= value <= most or not power:
+            raise UsageError(
+                f"{name} is out of range ({what})",
+                used=f"{value}, range {least}..{most}",
+                hint=f"--set {name}={max(least, min(most, 8 if name == 'banks' else 4))}",
+            )
+    chosen = dict(given or {})
+    return Settings(
+        banks=chosen.get("banks", 8),
+        fifo_depth=chosen.get("fifo_depth", 4),
+        engines="shared" if chosen.get("engines", 0) else "per-layer",
+        dense_rows=bool(chosen.get("dense_rows", 1)),
+    )
+
+
+def _counted(
+    payload: FpgaProgram, program: Program, trace: Trace, counter: Any, model: CycleModel
+) -> Trace:
+    """Return the trace with what the accelerator did: operations, accesses and cycles."""
+    cycles = model.run(trace.spikes)
+    counts = dict(counter.count(trace))
+    state = payload.arithmetic.state_bits
+    work = trace.samples * trace.steps
+    timing: dict[str, Array] = {"cycles": cycles.latency}
+    for core in payload:
+        found, name, widths = cycles.cores[core.population], core.population, core.widths
+        for segment in core.segments:
+            where = segment.projection
+            read, added = found.entries[where], found.accumulates[where]
+            if segment.learned:
+                # Multiplying a chain out merges or adds connections: what the accelerator adds
+                # up beyond the learned connections is the lowering's own.
+                own = min(added, counts[where, "synops_quantized"]) if segment.composite else added
+                counts[where, "synops_quantized"] = own
+                if segment.composite:
+                    counts[where, "synops_helper"] = added - own
+            else:
+                counts[where, "synops_helper"] = added
+            counts[where, "weight_read_bits"] = read * widths.weight
+            counts[where, "index_read_bits"] = read * widths.index
+            counts[where, "pointer_read_bits"] = (
+                found.pointer_rows[where] * core.layout.banks * widths.pointer
+            )
+        swept = work * core.layout.banks * core.layout.words
+        accesses = (sum(found.entries.values()) + swept) * state
+        counts[name, "state_read_bits"] = accesses
+        counts[name, "state_write_bits"] = accesses
+        counts[name, "cycles"] = int(found.total.sum())
+        counts[name, "fpga:stall_cycles"] = int(found.stalls.sum())
+        counts[name, "fpga:fifo_pushes"] = found.pushes
+        counts[name, "fpga:parameter_read_bits"] = work * sum(
+            core.layout.words * t.words.shape[1] * t.bits for t in core.tables if t.per != "core"
+        )
+        timing[f"cycles/{name}"] = found.total.sum(axis=1)
+        timing.update({f"cycles/{name}/{k}": v.sum(axis=1) for k, v in found.parts.items()})
+    return replace(trace, events=Events(counts), timing=timing)
+
+
+def _joined(parts: list[Trace]) -> Trace:
+    """Return the traces of consecutive samples as one."""
+    if len(parts) == 1:
+        return parts[0]
+    head = parts[0]
+    join = np.concatenate
+    return Trace(
+        output=join([p.output for p in parts]),
+        counts={n: sum(p.counts[n] for p in parts) for n in head.counts},
+        samples=sum(p.samples for p in parts),
+        steps=head.steps,
+        spikes={n: join([p.spikes[n] for p in parts]) for n in head.spikes},
+        states={
+            n: {k: join([p.states[n][k] for p in parts]) for k in variables}
+            for n, variables in head.states.items()
+        },
+        events=Events.sum(p.events for p in parts),
+        timing={k: join([p.timing[k] for p in parts]) for k in head.timing},
+    )

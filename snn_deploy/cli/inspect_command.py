@@ -1,0 +1,32 @@
+"""``snn-deploy inspect``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from snn_deploy.cli.options import load_network, model_options, output_options
+from snn_deploy.cli.output import check_targets, emit
+
+
+@click.command("inspect")
+@model_options
+@click.option("--folded", is_flag=True, help="Show the network after folding, as targets get it.")
+@click.option("--arithmetic", type=click.Choice(["loihi", "fpga"]), help="Show its quantization too.")
+@click.option("--bits", type=click.IntRange(min=1, max=32), help="Weight bits.")
+@output_options
+def command(**options: Any) -> None:
+    """Show MODEL: populations, projections, sparsity, and what quantization does to it."""
+    from snn_deploy.backends.arithmetics import ARITHMETICS
+    from snn_deploy.passes.pipeline import fold
+    from snn_deploy.passes.quantize import quantize
+    from snn_deploy.report.inspect import inspect_report
+
+    check_targets(options)
+    network = load_network(options)
+    folded = fold(network)
+    qnet = None
+    if options["arithmetic"]:
+        qnet = quantize(folded, ARITHMETICS[options["arithmetic"]], bits=options["bits"])
+    emit(inspect_report(folded if options["folded"] else network, qnet), options)

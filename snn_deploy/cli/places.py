@@ -1,0 +1,41 @@
+"""``--on``: our model of a target, or the independent simulator behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snn_deploy.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.base import Oracle, Target
+
+_LATER = {
+    "rtl": "the accelerator's RTL is not part of this release",
+    "netx": "running a .net file in lava-dl's own netx is not part of this release",
+}
+
+
+def simulator(target: Target, place: str | None, *, default: str) -> Oracle | None:
+    """Return the simulator that ``--on`` names, None for our own model.
+
+    default: "emulator", or "judge" for whatever independent simulator the target has.
+    """
+    judge = target.oracle()
+    if place is None:
+        place = default
+        if place == "judge":
+            return judge
+    if place == "emulator":
+        return None
+    if judge is not None and place == judge.name:
+        judge.version()  # missing tools are reported before hours of work
+        return judge
+    if place in _LATER:
+        raise UnsupportedError(
+            f"--on {place}: {_LATER[place]}",
+            hint=f"--on {judge.name if judge else 'emulator'}",
+        )
+    choices = ["emulator"] + ([judge.name] if judge else [])
+    raise UsageError(
+        f"{target.name} does not run on {place!r}", hint="--on " + " or --on ".join(choices)
+    )

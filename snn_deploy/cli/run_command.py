@@ -1,0 +1,68 @@
+"""``snn-deploy run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snn_deploy.cli.options import (
+    folded_network,
+    input_options,
+    model_options,
+    output_options,
+    prepared,
+    read_data,
+    target_options,
+)
+from snn_deploy.cli.output import check_targets, emit, progress
+
+
+@click.command("run")
+@model_options
+@target_options
+@input_options(required=True)
+@click.option("--on", "place", metavar="PLACE", help="emulator (default) or the target's simulator.")
+@click.option(
+    "--arithmetic",
+    type=click.Choice(["float", "loihi", "fpga"]),
+    help="cpu: compute in another target's integers.",
+)
+@click.option(
+    "--trace",
+    "trace_to",
+    type=click.Path(path_type=Path),
+    metavar="OUT.npz",
+    help="Write every population's spikes.",
+)
+@output_options
+def command(**options: Any) -> None:
+    """Run MODEL on a target: predictions, accuracy, operations, latency and energy."""
+    from snn_deploy.backends.registry import target as find_target
+    from snn_deploy.cli.places import simulator
+    from snn_deploy.errors import UsageError
+    from snn_deploy.report.analyse import run
+    from snn_deploy.report.build import run_report
+
+    check_targets(options)
+    target = find_target(options["target_name"])
+    judge = simulator(target, options["place"], default="emulator")
+    if options["arithmetic"] and target.arithmetic() is not None:
+        raise UsageError(
+            f"--arithmetic is for float targets, {target.name} has its own integers",
+            hint="use --target cpu --arithmetic " + options["arithmetic"],
+        )
+    network = folded_network(options)
+    data = read_data(network, options)
+    program = prepared(network, target, options, arithmetic=options["arithmetic"])
+    keep = options["trace_to"] is not None
+    with progress(options, f"running on {target.name}") as update:
+        outcome = run(
+            target, program, data, simulator=judge, keep_trace=keep, progress=update
+        )
+    if keep:
+        from snn_deploy.io.npz import save_npz
+
+        save_npz(options["trace_to"], outcome.trace, options["force"])
+    emit(run_report(outcome), options)

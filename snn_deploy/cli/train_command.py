@@ -1,0 +1,122 @@
+"""``snn-deploy train``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snn_deploy.cli.output import check_targets, emit
+
+
+@click.command("train")
+@click.option("--method", type=click.Choice(["imp"]), default="imp", show_default=True, help="How to find the ticket.")
+@click.option("--arch", type=click.Choice(["mlp", "conv"]), default="mlp", show_default=True, help="Network.")
+@click.option("--data", type=click.Choice(["digits", "mnist"]), default="digits", show_default=True, help="Data set.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of a data set that is not bundled.")
+@click.option("--sparsity", type=float, default=0.9, show_default=True, help="Share of weights to remove.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Pruning rounds.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the dense network and the last round.")
+@click.option("--coding", type=click.Choice(["rate", "direct"]), default="rate", show_default=True, help="Input coding.")
+@click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="Time steps.")
+@click.option("--limit", type=click.IntRange(min=1), help="Train on the first N samples only.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, metavar="FILE.pt", help="Ticket to write.")
+@click.option("--test-set", "test_to", type=click.Path(path_type=Path), metavar="X.npz", help="Write the test samples too.")
+@click.option("--resume", is_flag=True, help="Go on from the last finished round.")
+@click.option("--json", "json_to", metavar="FILE|-", help="Write the report as JSON; - prints it alone.")
+@click.option("--force", is_flag=True, help="Replace existing output.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no report.")
+@click.option("--no-progress", is_flag=True, help="Show no progress.")
+def command(**options: Any) -> None:
+    """Train a spiking network, prune it, and write the sparse ticket.
+
+    Ctrl-C keeps the last finished round; --resume goes on from it.
+    """
+    check_targets(options)
+    train, config = trainer(options)
+    try:
+        with training_progress(options) as update:
+            result = train(config, progress=update)
+    except KeyboardInterrupt:
+        from snn_deploy.tickets.trainer import checkpoint_path
+
+        kept = checkpoint_path(options["out"])
+        if kept.exists():
+            click.echo(f"\nkept the last finished round in {kept}; go on with --resume", err=True)
+        raise
+    if options["test_to"] is not None:
+        from snn_deploy.tickets.test_set import save_test_set
+
+        save_test_set(config, options["test_to"], options["force"])
+    from snn_deploy.report.train import train_report
+
+    emit(train_report(result, options["method"], options["arch"], options["data"]), options)
+
+
+def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return (train, config); MissingDependencyError without torch."""
+    from snn_deploy.errors import MissingDependencyError
+
+    try:
+        from snn_deploy.tickets.trainer import TrainConfig, train
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"training needs {error.name}, which is not installed",
+            hint="pip install 'snn-deploy[train]'",
+        ) from None
+    fields = (
+        "out", "method", "arch", "data", "data_dir", "sparsity", "rounds", "epochs", "coding",
+        "steps", "limit", "seed", "resume", "force",
+    )  # fmt: skip
+    return train, TrainConfig(**{k: options[k] for k in fields if k in options})
+
+
+@contextmanager
+def training_progress(options: dict[str, Any]) -> Iterator[Callable[[Any], None] | None]:
+    """Yield a function that shows loss, accuracy and sparsity: a bar on a terminal, else a line
+    per phase on stderr."""
+    if options.get("no_progress") or options.get("quiet"):
+        yield None
+        return
+    if not sys.stderr.isatty():
+        last: list[Any] = []
+
+        def line(p: Any) -> None:
+            if p.epoch == p.epochs:
+                click.echo(
+                    f"{p.phase}: loss {p.loss:.3f}, accuracy {100 * p.accuracy:.1f} %, "
+                    f"sparsity {100 * p.sparsity:.1f} %",
+                    err=True,
+                )
+            last[:] = [p]
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[shown]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=None, shown="")
+
+        def update(p: Any) -> None:
+            bar.update(
+                task,
+                description=p.phase,
+                completed=p.done,
+                total=p.total,
+                shown=f"loss {p.loss:.3f} acc {100 * p.accuracy:.1f}% "
+                f"sparse {100 * p.sparsity:.1f}%",
+            )
+
+        yield update

@@ -1,0 +1,57 @@
+"""``snn-deploy verify``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from snn_deploy.cli.options import (
+    folded_network,
+    input_options,
+    model_options,
+    output_options,
+    prepared,
+    read_data,
+    target_options,
+)
+from snn_deploy.cli.output import check_targets, emit
+
+
+@click.command("verify")
+@model_options
+@target_options
+@input_options(required=True)
+@click.option("--on", "place", metavar="PLACE", help="The simulator that judges; emulator for none.")
+@output_options
+def command(**options: Any) -> None:
+    """Check MODEL on a target, value by value, against an independent simulator.
+
+    Compares every population's spikes and states on the first 20 samples (or --samples), and
+    says how close the integers are to the trained network. Exit code 6 on a mismatch.
+    """
+    from snn_deploy.backends.registry import target as find_target
+    from snn_deploy.backends.verify import verify
+    from snn_deploy.cli.places import simulator
+    from snn_deploy.errors import MismatchError
+    from snn_deploy.report.analyse import encoded
+    from snn_deploy.report.build import verify_report
+
+    check_targets(options)
+    target = find_target(options["target_name"])
+    judge = simulator(target, options["place"], default="judge")
+    if judge is not None:
+        judge.version()
+    network = folded_network(options)
+    options["samples"] = 20 if options["samples"] is None else options["samples"]
+    data = read_data(network, options)
+    program = prepared(network, target, options)
+    x = encoded(network, data, 0, data.samples)
+    verdict = verify(target, program, x, data.y, judge)
+    emit(verify_report(program, verdict, target.name), options)
+    if not verdict.equal:
+        raise MismatchError(
+            "the simulators disagree",
+            where=str(verdict.first),
+            hint="report this with the model and the input: equal numbers are the promise",
+        )

@@ -1,0 +1,158 @@
+"""Load a model of any kind that ``snn-deploy`` takes, by what the file is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
+from snn_deploy.io.nir_read import NirOptions, read_nir
+from snn_deploy.ir.network import Coding, Network, Readout, Source
+
+Resolver = Callable[[str, Mapping[str, Any], tuple[int, ...] | None], tuple[Any, Any]]
+KNOWN_SUFFIXES = (".pt", ".pth", ".nir", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What the command line says about a model file.
+
+    nir: what a NIR graph leaves open; its dt_s, readout and coding serve state_dicts too.
+    arch: ``FILE.py:FACTORY`` for a plain state_dict. resolve: makes (module, example input) from
+    arch, the state and input_shape, in place of calling that factory.
+    """
+
+    nir: NirOptions = field(default_factory=NirOptions)
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    resolve: Resolver | None = None
+
+
+def load_model(path: Path | str, options: LoadOptions | None = None) -> Network:
+    """Return the Network in a ticket, NIR graph, or state_dict (with ``arch``).
+
+    Raises InputError (exit 3) for what is malformed or hostile, UnsupportedError (exit 4) for
+    what cannot be expressed; neither runs anything that the file holds.
+    """
+    options = options or LoadOptions()
+    path = Path(path)
+    _must_exist(path)
+    suffix = path.suffix.lower()
+    if suffix == ".nir":
+        return read_nir(path, options.nir)
+    if suffix == ".safetensors":
+        return _state_dict(path, options, _safetensors(path))
+    if suffix in (".pt", ".pth", ".ckpt"):
+        return _torch_file(path, options)
+    if suffix == ".net":
+        raise UnsupportedError(
+            "reading lava-dl .net files is not supported",
+            where=str(path),
+            hint="export the network from its training framework as NIR or as a ticket",
+        )
+    raise InputError(
+        f"{path.name} is not a model file that snn-deploy knows",
+        where=str(path),
+        hint=f"expected one of {', '.join(KNOWN_SUFFIXES)}",
+    )
+
+
+def _must_exist(path: Path) -> None:
+    if path.exists():
+        return
+    folder = path.parent if str(path.parent) else Path()
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    raise InputError(
+        "no such file",
+        where=str(path),
+        hint=f"did you mean {folder / near[0]}?" if near else "check the path",
+    )
+
+
+def _torch_file(path: Path, options: LoadOptions) -> Network:
+    from snn_deploy.io.files import sha256_file
+    from snn_deploy.io.ticket import is_ticket, network_of, parse_ticket
+    from snn_deploy.io.torch_zip import read_torch_zip
+
+    content = read_torch_zip(path)
+    if is_ticket(content):
+        if options.arch is not None:
+            raise UsageError(
+                "a ticket brings its own architecture",
+                where=str(path),
+                hint="leave --arch out",
+            )
+        source = Source(path=str(path), sha256=sha256_file(path), format="ticket")
+        try:
+            ticket = parse_ticket(content, source)
+        except SnnDeployError as error:
+            raise error.located(str(path)) from None
+        return network_of(ticket)
+    if isinstance(content, dict) and set(content) == {"state_dict"}:
+        content = content["state_dict"]
+    return _state_dict(path, options, content)
+
+
+def _safetensors(path: Path) -> object:
+    from snn_deploy.io.safetensors import read_safetensors
+
+    return read_safetensors(path)
+
+
+def _state_dict(path: Path, options: LoadOptions, content: object) -> Network:
+    import numpy as np
+
+    from snn_deploy.io.files import sha256_file
+    from snn_deploy.io.ticket import network_of
+
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, np.ndarray) for k, v in content.items()
+    ):
+        raise InputError(
+            "the file holds neither a ticket nor a state_dict of tensors",
+            where=str(path),
+            hint="save torch.save(model.state_dict(), path), or use snn_deploy.save_ticket",
+        )
+    if options.arch is None:
+        raise InputError(
+            "a state_dict holds weights without an architecture",
+            where=str(path),
+            used=f"{len(content)} tensors: {', '.join(list(content)[:4])}, ...",
+            hint="name the module that it belongs to: --arch FILE.py:FACTORY",
+        )
+    from snn_deploy.frontends.state import ticket_from_state
+
+    module, example = (options.resolve or _from_file)(options.arch, content, options.input_shape)
+    ticket = ticket_from_state(
+        content,
+        module,
+        example_input=example,
+        dt_s=options.nir.dt_s,
+        readout=options.nir.readout or Readout(),
+        coding=options.nir.coding or Coding(),
+        source=Source(path=str(path), sha256=sha256_file(path), format="state_dict"),
+    )
+    return network_of(ticket)
+
+
+def _from_file(
+    arch: str, state: Mapping[str, Any], input_shape: tuple[int, ...] | None
+) -> tuple[Any, Any]:
+    import torch
+
+    from snn_deploy.frontends.state import module_from_file
+
+    module, example = module_from_file(arch)
+    if input_shape is not None:
+        example = torch.zeros(1, *input_shape)
+    if example is None:
+        raise UsageError(
+            "the factory gives no example input, so shapes are not known",
+            where=arch,
+            hint="return (module, example_input) from the factory, one step with a batch of 1",
+        )
+    return module, example

@@ -1,0 +1,1 @@
+"""Reports: one model, rendered as terminal text, JSON, CSV and HTML."""

@@ -1,0 +1,158 @@
+"""Run a program over a data set in batches, and gather everything that reports show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from snn_deploy.backends.base import Latency, Oracle, Program, Target
+from snn_deploy.budget.findings import Fit, findings, verdict
+from snn_deploy.budget.price import Budget, price
+from snn_deploy.device.usage import Usage
+from snn_deploy.errors import InputError
+from snn_deploy.io.inputs import InputData, encode
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.events import Events
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.spikes import Trace
+
+_BATCH_VALUES = 40_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What a run on one target gave. events are totals over ``samples``; budget is per sample.
+
+    predictions (samples,); accuracy and confusion (true, predicted) where labels were given.
+    trace: population -> (samples, steps, *shape) where asked for.
+    """
+
+    target: Target
+    program: Program
+    samples: int
+    steps: int
+    predictions: Array
+    labels: Array | None
+    accuracy: float | None
+    confusion: Array | None
+    events: Events
+    budget: Budget
+    latency: Latency
+    usage: Usage
+    fit: Fit
+    trace: dict[str, Array] = field(default_factory=dict)
+
+
+def batch_size(network: Network, steps: int) -> int:
+    """Return how many samples a batch may hold so that memory stays bounded."""
+    widest = max(p.size for p in network.populations)
+    return int(max(1, min(512, _BATCH_VALUES // (widest * steps))))
+
+
+def encoded_batches(network: Network, data: InputData, count: int) -> list[tuple[int, int]]:
+    """Return (first, last) of each batch of the first ``count`` samples."""
+    steps = data.x.shape[1] if data.kind == "steps" else network.coding.steps or 1
+    size = batch_size(network, steps)
+    return [(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def encoded(network: Network, data: InputData, first: int, last: int) -> Array:
+    """Return samples first..last-1 as the network sees them; the same spikes in any batch."""
+    part = InputData(x=data.x[first:last], y=None, kind=data.kind, source=data.source)
+    return encode(part, network.coding, first_index=first)
+
+
+def run(
+    target: Target,
+    program: Program,
+    data: InputData,
+    *,
+    simulator: Oracle | None = None,
+    keep_trace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Return the outcome of all samples of ``data``.
+
+    simulator: an independent one in place of our model of the target (Lava, say).
+    """
+    network = program.real
+    labels = data.y
+    outputs = network.output_population.size
+    classes = network.readout.groups if network.readout.kind == "vote" else outputs
+    if labels is not None and int(labels.max()) >= (classes or outputs):
+        raise InputError(
+            "a label names a class that the network does not have",
+            where=data.source or None,
+            used=f"label {int(labels.max())}, classes 0..{(classes or outputs) - 1}",
+            hint="pass the labels that the network was trained on",
+        )
+    predictions: list[Array] = []
+    parts: list[Trace] = []
+    events = Events()
+    kept: dict[str, list[Array]] = {}
+    for first, last in encoded_batches(network, data, data.samples):
+        x = encoded(network, data, first, last)
+        if simulator is None:
+            trace = target.run(program, x, "spikes" if keep_trace else "output")
+        else:
+            trace = simulator.run(program, x)
+            trace = replace(trace, events=target.events(program, trace))
+        predictions.append(network.readout.predict(trace.output))
+        events = events + trace.events
+        parts.append(trace)
+        for name, spikes in trace.spikes.items() if keep_trace else ():
+            kept.setdefault(name, []).append(spikes)
+        if progress is not None:
+            progress(last, data.samples)
+    whole = _joined(parts, events)
+    predicted = np.concatenate(predictions)
+    latency = target.latency(program, whole)
+    usage = target.usage(program)
+    seconds = None if latency.seconds is None else latency.seconds * whole.samples
+    budget = price(
+        events,
+        program.device,
+        charged=target.charged,
+        samples=whole.samples,
+        duration_s=seconds,
+        label=f"{target.name} on {program.device.name}",
+    )
+    return Outcome(
+        target=target,
+        program=program,
+        samples=whole.samples,
+        steps=whole.steps,
+        predictions=predicted,
+        labels=labels,
+        accuracy=None if labels is None else float(np.mean(predicted == labels)),
+        confusion=None if labels is None else confusion(labels, predicted, classes or outputs),
+        events=events,
+        budget=budget,
+        latency=latency,
+        usage=usage,
+        fit=verdict(findings(usage, program.device), program.device.name),
+        trace={name: np.concatenate(arrays) for name, arrays in kept.items()},
+    )
+
+
+def _joined(parts: list[Trace], events: Events) -> Trace:
+    """Return the parts as one trace, without recordings."""
+    counts = {name: sum(p.counts[name] for p in parts) for name in parts[0].counts}
+    timing = {name: np.concatenate([p.timing[name] for p in parts]) for name in parts[0].timing}
+    return Trace(
+        output=parts[0].output,
+        counts=counts,  # type: ignore[arg-type]
+        samples=sum(p.samples for p in parts),
+        steps=parts[0].steps,
+        events=events,
+        timing=timing,
+    )
+
+
+def confusion(labels: Array, predicted: Array, classes: int) -> Array:
+    """Return counts (true class, predicted class)."""
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    return table

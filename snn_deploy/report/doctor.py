@@ -1,0 +1,78 @@
+"""The report of ``doctor``."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from snn_deploy._version import __version__
+from snn_deploy.report.model import Report, Section, Table, Text
+
+_CORE = ("numpy", "scipy", "h5py", "numba", "nir", "click", "rich", "jinja2")
+_EXTRA = {
+    "torch": ("training, own models", "pip install 'snn-deploy[train]'"),
+    "norse": ("judge of the CPU reference", "pip install 'snn-deploy[train]'"),
+    "scikit-learn": ("the digits data", "pip install 'snn-deploy[train]'"),
+}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def doctor_report() -> Report:
+    """Return what is installed, what is missing, and the command that adds it."""
+    from snn_deploy.backends.loihi.environment import cache_folder, find
+
+    rows: list[tuple[str, str, str]] = []
+    for package in _CORE:
+        rows.append((package, _version(package) or "missing", "core"))
+    for package, (purpose, fix) in _EXTRA.items():
+        found = _version(package)
+        rows.append((package, found or "missing", purpose if found else f"{purpose}: {fix}"))
+    lava = find()
+    if lava is None:
+        rows.append(("lava", "missing", "Loihi's simulator: snn-deploy setup loihi"))
+    else:
+        versions = dict(lava.versions)
+        text = f"{versions.get('lava-nc', '?')} on Python {versions.get('python', '?')}"
+        rows.append(("lava", text, "Loihi's simulator"))
+    facts = (
+        ("snn-deploy", __version__),
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
+        ("cache", str(cache_folder())),
+        ("free disk", f"{shutil.disk_usage(_existing(cache_folder())).free / 2**30:.1f} GiB"),
+    )
+    return Report(
+        command="doctor",
+        title="doctor",
+        sections=(
+            Section(title="", items=(Text(lines=facts),)),
+            Section(
+                title="",
+                items=(
+                    Table(title="", columns=("part", "version", "for"), rows=tuple(rows), align="lll"),
+                ),
+            ),
+        ),
+        data={
+            "facts": dict(facts),
+            "parts": [{"part": a, "version": b, "for": c} for a, b, c in rows],
+        },
+        rows=tuple({"part": a, "version": b, "for": c} for a, b, c in rows),
+    )
+
+
+def _existing(path: object) -> str:
+    from pathlib import Path
+
+    folder = Path(str(path))
+    while not folder.exists():
+        folder = folder.parent
+    return str(folder)

@@ -1,0 +1,158 @@
+"""Export: a model as standard NIR and, per target, as the artifacts that it loads.
+
+The folder appears whole or not at all; the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from snn_deploy import units
+from snn_deploy._version import __version__
+from snn_deploy.backends.base import Program, Target
+from snn_deploy.budget.findings import findings, verdict
+from snn_deploy.io.files import new_folder, safe_name, sha256_file, write_bytes, write_json
+from snn_deploy.io.nir_write import nir_bytes
+from snn_deploy.ir.network import Network
+from snn_deploy.report.build import (
+    network_facts,
+    network_text,
+    quantization_section,
+    tensor_data,
+)
+from snn_deploy.report.model import Report, Section, Table, Text
+
+MANIFEST = "manifest.json"
+
+
+def default_folder(network: Network) -> Path:
+    """Return ``<stem>-export`` in the current folder."""
+    return Path(f"{stem_of(network)}-export")
+
+
+def stem_of(network: Network) -> str:
+    """Return the model's file name without suffix, safe as a file name."""
+    return safe_name(Path(network.source.path).stem or "network")
+
+
+def export(
+    network: Network,
+    programs: Sequence[tuple[Target, Program]],
+    folder: Path,
+    *,
+    force: bool = False,
+) -> Report:
+    """Write NIR, artifacts per target, report.json and a manifest into ``folder``.
+
+    Raises OutputError (exit 10) and leaves an earlier folder as it was.
+    """
+    stem = stem_of(network)
+    # The file's name, not its path: the same model exported from elsewhere gives the same bytes.
+    source = replace(network.source, path=Path(network.source.path).name)
+    named = replace(network, source=source)
+    with new_folder(folder, force=force, marker=MANIFEST) as building:
+        write_bytes(building / f"{stem}.nir", nir_bytes(network))
+        written: dict[str, list[str]] = {}
+        for target, program in programs:
+            place = building / target.name
+            place.mkdir()
+            names = target.write(program, place, stem)
+            written[target.name] = [f"{target.name}/{n}" for n in names]
+        report = export_report(named, programs, written, folder)
+        write_json(building / "report.json", report.as_json())
+        _manifest(building, named, programs)
+    return report
+
+
+def _manifest(
+    building: Path, network: Network, programs: Sequence[tuple[Target, Program]]
+) -> None:
+    files = sorted(p for p in building.rglob("*") if p.is_file())
+    content = {
+        "schema": 1,
+        "tool": f"snn-deploy {__version__}",
+        "input": {"file": network.source.path, "sha256": network.source.sha256},
+        "targets": {
+            t.name: {
+                "device": p.device.name,
+                "device_sha256": p.device.sha256,
+                "arithmetic": None if p.qnet is None else p.qnet.arithmetic.name,
+            }
+            for t, p in programs
+        },
+        "files": {
+            str(p.relative_to(building)): {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
+            for p in files
+        },
+    }
+    write_json(building / MANIFEST, content)
+
+
+def export_report(
+    network: Network,
+    programs: Sequence[tuple[Target, Program]],
+    written: dict[str, list[str]],
+    folder: Path,
+) -> Report:
+    """Return the report of ``export``."""
+    rows: list[tuple[str, ...]] = []
+    data: list[dict[str, Any]] = []
+    sections = [Section(title="", items=(network_text(network),))]
+    for target, program in programs:
+        usage = target.usage(program)
+        fit = verdict(findings(usage, program.device), program.device.name)
+        answer = str(fit) if usage.resources else f"{program.device.name}: no limits"
+        rows.append((target.name, units.bits(usage.bits()), answer))
+        tensors = () if program.qnet is None else program.qnet.tensors
+        data.append(
+            {
+                "target": target.name,
+                "device": program.device.name,
+                "memory": [
+                    {"where": i.where, "kind": i.kind, "bits": i.bits, "region": i.region}
+                    for i in usage.items
+                ],
+                "fit": fit.as_dict(),
+                "quantization": tensor_data(tensors) or None,
+                "files": written[target.name],
+            }
+        )
+    sections.append(
+        Section(
+            title="Targets",
+            items=(
+                Table(
+                    title="",
+                    columns=("target", "memory", "fit"),
+                    rows=tuple(rows),
+                    align="lrl",
+                ),
+            ),
+        )
+    )
+    for _, program in programs:
+        table = quantization_section(program)
+        if table is not None:
+            sections.append(table)
+    stem = stem_of(network)
+    names = [f"{stem}.nir", *(n for files in written.values() for n in files[:4])]
+    hidden = sum(max(0, len(files) - 4) for files in written.values())
+    lines = [("file", f"{folder}/{n}") for n in names]
+    if hidden:
+        lines.append(("", f"and {hidden} more, listed in {folder}/{MANIFEST}"))
+    lines.append(("report", f"{folder}/report.json"))
+    sections.append(Section(title="Written", items=(Text(lines=tuple(lines)),)))
+    return Report(
+        command="export",
+        title=f"export {network.source.path}",
+        sections=tuple(sections),
+        data={"model": network_facts(network), "targets": data},
+        rows=tuple(
+            {"target": d["target"], "device": d["device"], **t}
+            for d in data
+            for t in (d["quantization"] or [])
+        ),
+    )
