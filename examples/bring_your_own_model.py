@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from snn_deploy.frontends.state import save_ticket
+from snn_deploy import save_ticket
 from snn_deploy.tickets.lif import LIF
 
 

@@ -56,7 +56,7 @@ def command(**options: Any) -> None:
             used="; ".join(f"{n}: {why}" for n, why in left_out),
         )
     ranks = ranking([o.budget for o in outcomes])
-    notes = [(f"{r.first}, {r.second}", str(r)) for r in ranks] + left_out
+    notes = [(f"{r.first}, {r.second}", r.reason) for r in ranks] + left_out
     report = compare_report(
         network,
         outcomes,

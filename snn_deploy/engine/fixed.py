@@ -88,10 +88,19 @@ class _FixedCell:
         return clipped
 
     def _in_order(self, v: Array, fan_in: list[tuple[Operator, Array]]) -> None:
-        """Redo, entry by entry, the sums that saturation could touch on the way."""
+        """Redo, entry by entry, the sums that saturation could touch on the way.
+
+        Any order of the entries stays between start minus all negative and start plus all
+        positive ones, so only sums whose bounds leave the range need the order.
+        """
         low, high = self._arithmetic.state_min, self._arithmetic.state_max
         start = self._leaked
-        at_risk = (start + self._reach > high) | (start - self._reach < low)
+        if not np.any((start + self._reach > high) | (start - self._reach < low)):
+            return
+        size = sum(operator.magnitude().currents(values) for operator, values in fan_in)
+        size = np.asarray(size).astype(np.int64) << self._shift
+        total = v - start
+        at_risk = (start + (size + total) // 2 > high) | (start - (size - total) // 2 < low)
         for sample, neuron in np.argwhere(at_risk):
             entries = []
             for operator, values in fan_in:
@@ -99,15 +108,12 @@ class _FixedCell:
                 span = slice(sparse.indptr[neuron], sparse.indptr[neuron + 1])
                 active = values[sample, sparse.indices[span]] != 0
                 entries.append(sparse.data[span][active].astype(np.int64) << self._shift)
-            order = np.concatenate(entries) if entries else np.zeros(0, np.int64)
-            path = start[sample, neuron] + np.cumsum(order)
-            if order.size and (path.max() > high or path.min() < low):
-                total = int(start[sample, neuron])
-                for entry in order.tolist():
-                    summed = total + entry
-                    total = min(max(summed, low), high)
-                    self.saturated += summed != total
-                v[sample, neuron] = total
+            value = int(start[sample, neuron])
+            for entry in np.concatenate(entries).tolist():
+                summed = value + entry
+                value = min(max(summed, low), high)
+                self.saturated += summed != value
+            v[sample, neuron] = value
 
 
 class FixedEngine:

@@ -8,28 +8,22 @@ become several edges into one neuron.
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
 from snn_deploy.frontends import layers
+from snn_deploy.frontends.builder import Attribute, Builder, Signal, add_operator
+from snn_deploy.frontends.functions import apply_function
 from snn_deploy.frontends.trace import run_layer, strip, trace, untouched
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Coding, Readout
 
 Graph = dict[str, Any]
 State = dict[str, Tensor]
-
-_ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
-_RESHAPE = {torch.flatten, torch.reshape, "flatten", "reshape", "view"}
-_KEEP = {"contiguous", "detach", "clone", "float"}
-_DROPOUT = {functional.dropout, functional.dropout2d, functional.alpha_dropout, torch.dropout}
-_ACTIVATIONS = {functional.relu, torch.relu, "relu", torch.sigmoid, functional.gelu, torch.tanh}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,37 +33,6 @@ class Reading:
     graph: Graph
     state: State
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Signal:
-    """A value inside the step: a tensor of its shape, and the nodes whose sum it is."""
-
-    tensor: Tensor
-    sources: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Builder:
-    """Nodes and edges under construction."""
-
-    nodes: list[dict[str, Any]] = field(default_factory=list)
-    edges: list[list[str]] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    neurons: set[str] = field(default_factory=set)
-    called: set[nn.Module] = field(default_factory=set)
-    dt_s: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, wanted: str, node: dict[str, Any], sources: tuple[str, ...]) -> str:
-        name, count = wanted, 1
-        while name in self.names:
-            count += 1
-            name = f"{wanted}_use{count}"
-        self.names.add(name)
-        self.nodes.append({"name": name, **node})
-        self.edges.extend([source, name] for source in sources)
-        return name
 
 
 def graph_from_module(
@@ -153,7 +116,7 @@ def _portable(value: Tensor, key: str) -> Tensor:
 def _readout(value: str | Mapping[str, Any] | Readout) -> dict[str, Any]:
     if isinstance(value, Readout):
         value = dataclasses.asdict(value)
-    given = {"kind": value} if isinstance(value, str) else dict(value)
+    given: dict[str, Any] = {"kind": value} if isinstance(value, str) else dict(value)
     full = {"kind": "count", "groups": None, "window": None} | given
     if full["kind"] not in ("count", "vote", *MEMBRANE_READOUTS) or len(full) > 3:
         raise UsageError(
@@ -204,7 +167,7 @@ def _common_step(found: Mapping[str, float], asked: float | None) -> float:
 
 def _walk_either(
     graph: fx.Graph, modules: dict[str, nn.Module], example: Tensor
-) -> tuple[_Builder, _Signal]:
+) -> tuple[Builder, Signal]:
     """Read ``example`` as a batch; where its shape does not fit, as one sample."""
     if example.ndim < 2:
         return _walk(graph, modules, example[None])
@@ -219,8 +182,8 @@ def _walk_either(
 
 def _walk(
     graph: fx.Graph, modules: dict[str, nn.Module], example: Tensor
-) -> tuple[_Builder, _Signal]:
-    builder = _Builder()
+) -> tuple[Builder, Signal]:
+    builder = Builder()
     source = builder.add("input", {"op": "Input", "shape": list(example.shape[1:])}, ())
     # Two samples: a batch of one would let a size of 1 pass for the batch axis.
     zeros = torch.zeros((2, *example.shape[1:]), dtype=example.dtype)
@@ -230,19 +193,19 @@ def _walk(
         args = fx.node.map_arg(node.args, lambda n: values[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: values[n])
         if node.op == "placeholder":
-            values[node] = _Signal(zeros, (source,))
+            values[node] = Signal(zeros, (source,))
         elif node.op == "call_module":
             path = strip(str(node.target))
             values[node] = _call(builder, modules[str(node.target)], path, args, kwargs)
         elif node.op == "output":
             result = args[0]
         elif node.op == "get_attr":
-            values[node] = _Attribute(strip(str(node.target)))
+            values[node] = Attribute(strip(str(node.target)))
         else:
-            values[node] = _function(builder, node, args, kwargs)
+            values[node] = apply_function(builder, node, args, kwargs)
     while isinstance(result, tuple | list) and result:
         result = result[0]
-    if not isinstance(result, _Signal):
+    if not isinstance(result, Signal):
         raise UnsupportedError(
             "forward does not return the output's spikes",
             hint="return the spikes of the last population, or a tuple that starts with them",
@@ -250,15 +213,8 @@ def _walk(
     return builder, result
 
 
-@dataclass(frozen=True, slots=True)
-class _Attribute:
-    """A parameter or constant that forward uses by itself."""
-
-    path: str
-
-
 def _call(
-    builder: _Builder,
+    builder: Builder,
     module: nn.Module,
     path: str,
     args: tuple[Any, ...],
@@ -266,7 +222,7 @@ def _call(
 ) -> Any:
     name = path or type(module).__name__
     x = args[0] if args else next(iter(kwargs.values()), None)
-    if not isinstance(x, _Signal):
+    if not isinstance(x, Signal):
         raise UnsupportedError(
             f"{type(module).__name__} gets something other than the step's values",
             where=name,
@@ -287,24 +243,12 @@ def _call(
     if node is None:
         if isinstance(module, layers.PASS_THROUGH):
             builder.notes.append(f"{name}: {type(module).__name__} does nothing in inference")
-        return _Signal(after, x.sources)
-    return _Signal(after, (_operator(builder, name, node, x),))
-
-
-def _operator(builder: _Builder, name: str, node: dict[str, Any], x: _Signal) -> str:
-    if len(x.sources) > 1:
-        spikes = all(source in builder.neurons for source in x.sources)
-        raise UnsupportedError(
-            f"{node['op']} reads a sum of {'spikes' if spikes else 'branches'}",
-            where=f"{name} <- {', '.join(x.sources)}",
-            hint="add the branches' currents right before a neuron (spike-element-wise addition "
-            "gives values other than 0 and 1); a batch norm belongs on each branch",
-        )
-    return builder.add(name, node, x.sources)
+        return Signal(after, x.sources)
+    return Signal(after, (add_operator(builder, name, node, x),))
 
 
 def _neuron(
-    builder: _Builder, module: nn.Module, path: str, name: str, x: _Signal, extra: list[Any]
+    builder: Builder, module: nn.Module, path: str, name: str, x: Signal, extra: list[Any]
 ) -> Any:
     if module in builder.called or any(value is not None for value in extra):
         raise UnsupportedError(
@@ -323,106 +267,11 @@ def _neuron(
     node_name = builder.add(name, node, x.sources)
     builder.neurons.add(node_name)
     builder.dt_s[node_name] = dt_s
-    spikes = _Signal(torch.zeros_like(x.tensor), (node_name,))
+    spikes = Signal(torch.zeros_like(x.tensor), (node_name,))
     return (spikes, None) if layers.is_norse_lif(module) else spikes
 
 
-def _function(
-    builder: _Builder, node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
-    target: Any = node.target
-    signals = [a for a in (*args, *kwargs.values()) if isinstance(a, _Signal)]
-    if target in _ADD:
-        return _sum(args, kwargs, str(node))
-    if target is operator.getitem and isinstance(args[0], tuple | list | torch.Size):
-        return args[0][args[1]]
-    if target in _RESHAPE and signals:
-        x = signals[0]
-        sizes = [a for a in args if not isinstance(a, _Signal)]
-        reshape = getattr(x.tensor, getattr(target, "__name__", str(target)))
-        try:
-            after = reshape(*sizes, **{k: v for k, v in kwargs.items() if k != "input"})
-        except (RuntimeError, IndexError) as err:
-            raise InputError(
-                f"this reshape does not fit: {err}",
-                where=str(node),
-                used=f"shape {list(x.tensor.shape)}",
-                hint="keep the batch axis: x.flatten(1)",
-            ) from err
-        flat = layers.flatten_node(str(node), x.tensor, after)
-        if flat is None:
-            return x
-        return _Signal(after, (_operator(builder, str(node), flat, x),))
-    if target in _DROPOUT:
-        chance = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-        training = kwargs.get("training", args[2] if len(args) > 2 else target is not torch.dropout)
-        if training and chance:
-            raise UnsupportedError(
-                "this dropout stays active in inference",
-                where=str(node),
-                hint="pass training=self.training, or use nn.Dropout",
-            )
-        builder.notes.append(f"{node}: dropout does nothing in inference")
-        return signals[0]
-    if target in _KEEP and signals:
-        return signals[0]
-    if target in ("size", "dim") and signals:
-        return getattr(signals[0].tensor, target)(*args[1:])
-    if target is getattr and signals and args[1] in ("shape", "ndim"):
-        return getattr(signals[0].tensor, args[1])
-    if not signals and node.op == "call_function" and _is_plain(args):
-        return target(*args, **kwargs)
-    raise _unknown_function(target, str(node), signals, args)
-
-
-def _is_plain(args: tuple[Any, ...]) -> bool:
-    return all(isinstance(a, int | float | torch.Size) for a in args)
-
-
-def _unknown_function(
-    target: Any, where: str, signals: list[_Signal], args: tuple[Any, ...]
-) -> UnsupportedError:
-    name = getattr(target, "__name__", str(target))
-    if any(isinstance(a, _Attribute) for a in args) or name in ("linear", "conv1d", "conv2d"):
-        hint = "use the module (nn.Linear, nn.Conv2d, ...) so that the weights have a name"
-    elif target in _ACTIVATIONS:
-        hint = "replace the activation by a spiking neuron, such as snn_deploy.tickets.lif.LIF"
-    elif target is operator.getitem:
-        hint = "pass the module of one step: forward must not index its input over time"
-    else:
-        hint = "use torch.nn layers and neurons, and add currents with +"
-    return UnsupportedError(f"{name} in forward cannot be deployed", where=where, hint=hint)
-
-
-def _sum(args: tuple[Any, ...], kwargs: Mapping[str, Any], where: str) -> Any:
-    if all(isinstance(a, int | float) for a in args):
-        return sum(args)
-    values = [*args, *(v for k, v in kwargs.items() if k in ("other", "input"))]
-    if len(values) != 2 or not all(isinstance(v, _Signal) for v in values):
-        raise UnsupportedError(
-            "adding anything but two branches cannot be deployed",
-            where=where,
-            hint="put constants into a layer's bias",
-        )
-    a, b = values
-    if kwargs.get("alpha", 1) != 1 or a.tensor.shape != b.tensor.shape:
-        raise UnsupportedError(
-            "branches are added one to one",
-            where=where,
-            used=f"shapes {list(a.tensor.shape)} and {list(b.tensor.shape)}, "
-            f"alpha {kwargs.get('alpha', 1)}",
-            hint="both branches need the same shape, and no alpha",
-        )
-    if set(a.sources) & set(b.sources):
-        raise UnsupportedError(
-            "a branch is added to itself",
-            where=where,
-            hint="scale the weights of the layer before instead",
-        )
-    return _Signal(a.tensor, a.sources + b.sources)
-
-
-def _finish(builder: _Builder, result: _Signal, readout: Mapping[str, Any], name: str) -> None:
+def _finish(builder: Builder, result: Signal, readout: Mapping[str, Any], name: str) -> None:
     """Add the Output node, drop what does not lead there, refuse what cannot be read."""
     if not builder.neurons:
         raise UnsupportedError(

@@ -133,7 +133,7 @@ def ticket_from_state(
 
 
 def _array(value: Tensor) -> NDArray[Any]:
-    array = value.numpy()
+    array: NDArray[Any] = value.numpy()
     array.flags.writeable = False
     return array
 
@@ -201,7 +201,8 @@ def module_from_file(spec: str) -> tuple[nn.Module, Tensor | None]:
     if not Path(path).is_file():
         raise InputError("there is no such architecture file", where=path, hint="check the path")
     loaded = importlib.util.spec_from_file_location("snn_deploy_user_arch", path)
-    assert loaded is not None and loaded.loader is not None
+    assert loaded is not None
+    assert loaded.loader is not None
     code = importlib.util.module_from_spec(loaded)
     folder = str(Path(path).resolve().parent)
     sys.path.insert(0, folder)  # so that the file can import its neighbours, as when run itself

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from snn_deploy.errors import UnsupportedError
+from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.frontends import layers
 
 PREFIX = "module"
@@ -19,7 +19,7 @@ _LOOP_HINT = (
 )
 
 
-class _Root(nn.Module):
+class _Root(nn.Module):  # type: ignore[misc]
     """Holds the user's module, so that a module that is itself a layer is called like any other."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -35,7 +35,7 @@ def _is_state_sequential(module: nn.Module) -> bool:
     return kind.__name__ == "SequentialState" and kind.__module__.split(".")[0] == "norse"
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(fx.Tracer):  # type: ignore[misc]
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if _is_state_sequential(m):
             return False
@@ -134,8 +134,6 @@ def _first_line(error: Exception) -> str:
 
 def run_layer(module: nn.Module, path: str, x: torch.Tensor) -> torch.Tensor:
     """Return the layer's output for ``x``; InputError where torch refuses the shape."""
-    from snn_deploy.errors import InputError
-
     try:
         with torch.no_grad():
             out = module(x)

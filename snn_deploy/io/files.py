@@ -58,7 +58,7 @@ def _exists(path: PathLike) -> OutputError:
 
 def _temporary(target: Path) -> Path:
     # Same folder, so that the last step is a rename; hidden, and short enough for any name.
-    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.part")
+    return target.parent / f".{target.name[:40]}.{secrets.token_hex(6)}.part"
 
 
 def _located(error: OSError, temporary: Path, target: Path, path: PathLike) -> Exception:
@@ -226,19 +226,21 @@ def _check_replaceable(target: Path, path: PathLike, marker: str | None) -> None
 def _swap_in(temporary: Path, target: Path, path: PathLike, force: bool) -> None:
     old = temporary.with_suffix(".old")
     had_old = force and os.path.lexists(target)
+    claimed = False
     try:
         if had_old:
             os.rename(target, old)
         else:
             os.mkdir(target)  # claims the name: rename() alone would take over an empty folder
+            claimed = True
         os.rename(temporary, target)
     except BaseException:
         if had_old and not target.exists():
             os.rename(old, target)
         elif had_old:  # interrupted just after the swap: the new folder is in place
             shutil.rmtree(old, ignore_errors=True)
-        elif not had_old and temporary.exists():
-            with contextlib.suppress(OSError):  # only if it is still our empty claim
+        elif claimed and temporary.exists():
+            with contextlib.suppress(OSError):
                 os.rmdir(target)
         raise
     _sync_folder(target.parent)

@@ -196,7 +196,7 @@ class ZipRecords:
 
     def _data_offset(self, header: int, name: str, method: int) -> int:
         local = _LOCAL.unpack(self._at(header, _LOCAL.size, f"record {name!r}"))
-        n_name, n_extra = local[10], local[11]
+        n_name, n_extra = int(local[10]), int(local[11])
         raw = self._at(header + _LOCAL.size, n_name, f"record {name!r}")
         if local[0] != b"PK\3\4" or raw != name.encode() or local[4] != method or local[3] & 1:
             raise self._bad(f"record {name!r} disagrees with the directory")
@@ -267,7 +267,7 @@ class RecordStream:
         if self._inflate is None:
             file = self._archive._file
             file.seek(self._at)
-            count = int(file.readinto(view[: self._left]))  # type: ignore[attr-defined]
+            count: int = file.readinto(view[: self._left])  # type: ignore[attr-defined]
             self._at += count
             self._left -= count
             self._crc = zlib.crc32(view[:count], self._crc)

@@ -26,7 +26,8 @@ class Outcome:
     """What a run on one target gave. events are totals over ``samples``; budget is per sample.
 
     predictions (samples,); accuracy and confusion (true, predicted) where labels were given.
-    trace: population -> (samples, steps, *shape) where asked for.
+    place: what ran it, our model of the target or a simulator with its version. trace:
+    population -> (samples, steps, *shape) where asked for.
     """
 
     target: Target
@@ -42,6 +43,7 @@ class Outcome:
     latency: Latency
     usage: Usage
     fit: Fit
+    place: str
     trace: dict[str, Array] = field(default_factory=dict)
 
 
@@ -101,7 +103,8 @@ def run(
             trace = replace(trace, events=target.events(program, trace))
         predictions.append(network.readout.predict(trace.output))
         events = events + trace.events
-        parts.append(trace)
+        # Only counts and timing go on: a whole data set's spikes and states need not fit.
+        parts.append(replace(trace, output=trace.output[:1], spikes={}, states={}))
         for name, spikes in trace.spikes.items() if keep_trace else ():
             kept.setdefault(name, []).append(spikes)
         if progress is not None:
@@ -133,6 +136,7 @@ def run(
         latency=latency,
         usage=usage,
         fit=verdict(findings(usage, program.device), program.device.name),
+        place="our model of the target" if simulator is None else simulator.version(),
         trace={name: np.concatenate(arrays) for name, arrays in kept.items()},
     )
 

@@ -57,7 +57,9 @@ def doctor_report() -> Report:
             Section(
                 title="",
                 items=(
-                    Table(title="", columns=("part", "version", "for"), rows=tuple(rows), align="lll"),
+                    Table(
+                        title="", columns=("part", "version", "for"), rows=tuple(rows), align="lll"
+                    ),
                 ),
             ),
         ),

@@ -17,13 +17,9 @@ from snn_deploy.budget.findings import findings, verdict
 from snn_deploy.io.files import new_folder, safe_name, sha256_file, write_bytes, write_json
 from snn_deploy.io.nir_write import nir_bytes
 from snn_deploy.ir.network import Network
-from snn_deploy.report.build import (
-    network_facts,
-    network_text,
-    quantization_section,
-    tensor_data,
-)
 from snn_deploy.report.model import Report, Section, Table, Text
+from snn_deploy.report.network import network_facts, network_text
+from snn_deploy.report.tensors import quantization_section, tensor_data
 
 MANIFEST = "manifest.json"
 
@@ -67,9 +63,7 @@ def export(
     return report
 
 
-def _manifest(
-    building: Path, network: Network, programs: Sequence[tuple[Target, Program]]
-) -> None:
+def _manifest(building: Path, network: Network, programs: Sequence[tuple[Target, Program]]) -> None:
     files = sorted(p for p in building.rglob("*") if p.is_file())
     content = {
         "schema": 1,

@@ -12,8 +12,9 @@ from snn_deploy.ir.network import Network, Projection
 from snn_deploy.ir.quantized import QNetwork
 from snn_deploy.ir.synapses import learned_nonzeros, learned_size
 from snn_deploy.ir.text import synapse_text, to_text
-from snn_deploy.report.build import network_facts, network_text, tensor_data, tensor_table
 from snn_deploy.report.model import Item, Report, Section, Table, Text
+from snn_deploy.report.network import network_facts, network_text
+from snn_deploy.report.tensors import tensor_data, tensor_table
 
 
 def _parameters(neuron: object) -> str:

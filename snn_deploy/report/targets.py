@@ -35,7 +35,9 @@ def list_report() -> Report:
     shown = Table(
         title="",
         columns=("device", "family", "title"),
-        rows=tuple((d.name, d.family + (" (fit only)" if d.fit_only else ""), d.title) for d in devices),
+        rows=tuple(
+            (d.name, d.family + (" (fit only)" if d.fit_only else ""), d.title) for d in devices
+        ),
         align="lll",
     )
     return Report(
@@ -71,7 +73,13 @@ def device_report(name: str) -> Report:
     for price in device.prices.values():
         interval = "" if price.low_pj is None else f" ({price.low_pj:g}..{price.high_pj:g})"
         prices.append(
-            (price.event, f"{price.nominal_pj:g}{interval}", price.unit, price.kind, ", ".join(price.sources))
+            (
+                price.event,
+                f"{price.nominal_pj:g}{interval}",
+                price.unit,
+                price.kind,
+                ", ".join(price.sources),
+            )
         )
     sections = [
         Section(

@@ -17,7 +17,6 @@ from snn_deploy.tickets import models
 def module_from_arch(
     spec: str,
     state: Mapping[str, Any] | None = None,
-    *,
     input_shape: tuple[int, ...] | None = None,
 ) -> tuple[nn.Module, Tensor]:
     """Return the module that ``spec`` names and an example of one step's input, batch first.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ def _report(
 
 
 def save_checkpoint(path: Path, snapshot: Snapshot, config: dict[str, Any]) -> None:
-    """Write ``snapshot`` and the settings it belongs to, whole or not at all; raises OutputError."""
+    """Write ``snapshot`` and its settings, whole or not at all; raises OutputError."""
     content = {
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
@@ -176,7 +177,9 @@ def load_checkpoint(path: Path, config: dict[str, Any], model: nn.Module) -> Sna
         hint="remove it and train without --resume",
     )
     try:
-        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on foreign pickles before refusing them
+            content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as err:
         raise broken from err
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:

@@ -11,7 +11,7 @@ This is the equation that every engine and backend of the package obeys; the sta
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from snn_deploy.errors import UsageError
 
 ResetKind = Literal["value", "subtract"]
-Number = float | Tensor
+Number: TypeAlias = float | Tensor
 
 
 def _surrogate(distance: Tensor, alpha: float) -> Tensor:
@@ -27,7 +27,7 @@ def _surrogate(distance: Tensor, alpha: float) -> Tensor:
     return (alpha / 2) / (1 + (math.pi / 2 * alpha * distance).square())
 
 
-class _Spike(torch.autograd.Function):
+class _Spike(torch.autograd.Function):  # type: ignore[misc]
     """Heaviside step (strict) forwards, ATan surrogate backwards."""
 
     @staticmethod
@@ -37,12 +37,12 @@ class _Spike(torch.autograd.Function):
         return (distance > 0).to(distance.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (distance,) = ctx.saved_tensors
         return grad * _surrogate(distance, ctx.alpha), None
 
 
-class _Scan(torch.autograd.Function):
+class _Scan(torch.autograd.Function):  # type: ignore[misc]
     """All steps at once: the same numbers as stepping, without one autograd node per step."""
 
     @staticmethod
@@ -72,7 +72,7 @@ class _Scan(torch.autograd.Function):
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         distance, spikes = ctx.saved_tensors
         keep, gain, to_value, alpha = ctx.constants
         grad_v = grad * _surrogate(distance, alpha)
@@ -82,7 +82,7 @@ class _Scan(torch.autograd.Function):
         return grad_v * gain, None, None, None, None, None, None, None
 
 
-class LIF(nn.Module):
+class LIF(nn.Module):  # type: ignore[misc]
     """Leaky integrate-and-fire population with a declared step and reset.
 
     tau_s, dt_s: seconds, 0 < dt_s <= tau_s. r, v_leak, v_threshold, v_reset and reset_amount

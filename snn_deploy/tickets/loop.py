@@ -115,7 +115,7 @@ def fit(
             counts = model(_training_input(x[chosen], recipe, generator)).sum(0)
             loss = functional.cross_entropy(counts * (recipe.temperature / recipe.steps), y[chosen])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             pruning.apply(model, masks)
             update += 1

@@ -19,8 +19,8 @@ from snn_deploy.tickets.lif import LIF
 ARCHITECTURES = ("mlp", "conv")
 
 
-class TimeSequential(nn.Sequential):
-    """``nn.Sequential`` over (steps, batch, ...): LIF sees the steps, other layers one big batch."""
+class TimeSequential(nn.Sequential):  # type: ignore[misc]
+    """``nn.Sequential`` over (steps, batch, ...): LIF sees steps, other layers one big batch."""
 
     # The frontends read this mark: forward applies the children in order, nothing else.
     time_batched = True

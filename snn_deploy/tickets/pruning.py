@@ -57,7 +57,7 @@ def kept(total: int, sparsity: float) -> int:
 def global_magnitude(
     weights: Mapping[str, Tensor], sparsity: float, masks: Mapping[str, Tensor] | None = None
 ) -> Masks:
-    """Return masks that keep the largest magnitudes of all layers together, exactly as many as asked.
+    """Return masks of the largest magnitudes of all layers together, exactly as many as asked.
 
     Weights that ``masks`` has removed stay removed. Each layer keeps at least its largest weight,
     so that no layer is cut through. Ties go to the earlier weight. Raises UsageError where there

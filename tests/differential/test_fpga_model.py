@@ -235,9 +235,9 @@ class ScalarCore:
             else:
                 v_out[neuron] = v
                 if spike:
-                    assert all(
-                        n < neuron for n in fired if self.bank_of(n) == bank
-                    ), "a bank's spikes leave out of order"
+                    assert all(n < neuron for n in fired if self.bank_of(n) == bank), (
+                        "a bank's spikes leave out of order"
+                    )
                     fired.append(neuron)
             decay = self.parameter("decay", bank, address)
             self.v[bank][address] = v - ((v * decay) >> self.arith["decay_bits"])
@@ -295,7 +295,9 @@ def simulate(folder, x):
 
 
 def _sparse(rng, shape, density, spread=0.5):
-    return (rng.normal(0.3 * spread, spread, shape) * (rng.random(shape) < density)).astype(np.float32)
+    return (rng.normal(0.3 * spread, spread, shape) * (rng.random(shape) < density)).astype(
+        np.float32
+    )
 
 
 def _lif(rng, size=None, reset="value", v_threshold=0.3):
@@ -306,28 +308,50 @@ def _lif(rng, size=None, reset="value", v_threshold=0.3):
     )  # fmt: skip
 
 
+def _dense(rng, shape, density, spread=0.5, bias=False):
+    noise = rng.normal(0.1, 0.1, shape[0]).astype("f4") if bias else None
+    return Dense(weight=_sparse(rng, shape, density, spread), bias=noise)
+
+
+def _conv(rng, shape, density, bias=False, **geometry):
+    noise = rng.normal(0.2, 0.1, shape[0]).astype("f4") if bias else None
+    return Conv2d(weight=_sparse(rng, shape, density), bias=noise, **geometry)
+
+
+def _pool(size, stride, kind="sum"):
+    return Pool2d(kind=kind, kernel=(size, size), stride=(stride, stride))
+
+
 def _network(pops, projections, output, readout="count"):
     return Network(
         populations=tuple(Population(name=n, shape=s, neuron=k) for n, s, k in pops),
         projections=tuple(
-            Projection(name=n, pre=a, post=b, synapses=tuple(chain)) for n, a, b, chain in projections
+            Projection(name=n, pre=a, post=b, synapses=tuple(c)) for n, a, b, c in projections
         ),
-        inputs=("in",), outputs=(output,), dt_s=1e-3, readout=Readout(kind=readout),
-    )  # fmt: skip
+        inputs=("in",),
+        outputs=(output,),
+        dt_s=1e-3,
+        readout=Readout(kind=readout),
+    )
 
 
 def dense(rng):
     """Two sparse layers with biases, per-neuron thresholds, and rows without any weight."""
-    first = _sparse(rng, (23, 30), 0.3)
-    first[:, ::4] = 0
+    first = _dense(rng, (23, 30), 0.3, bias=True)
+    weight = first.weight.copy()
+    weight[:, ::4] = 0
     return _network(
-        [("in", (30,), Relay()), ("h", (23,), _lif(rng, 23)), ("o", (10,), _lif(rng, None, "subtract"))],
         [
-            ("f1", "in", "h", [Dense(weight=first, bias=rng.normal(0.1, 0.1, 23).astype("f4"))]),
-            ("f2", "h", "o", [Dense(weight=_sparse(rng, (10, 23), 0.4))]),
+            ("in", (30,), Relay()),
+            ("h", (23,), _lif(rng, 23)),
+            ("o", (10,), _lif(rng, None, "subtract")),
+        ],
+        [
+            ("f1", "in", "h", [replace(first, weight=weight)]),
+            ("f2", "h", "o", [_dense(rng, (10, 23), 0.4)]),
         ],
         "o",
-    )  # fmt: skip
+    )
 
 
 def full(rng):
@@ -336,8 +360,8 @@ def full(rng):
     return _network(
         [("in", (12,), Relay()), ("h", (16,), _lif(rng)), ("o", (8,), li)],
         [
-            ("f1", "in", "h", [Dense(weight=_sparse(rng, (16, 12), 1.0))]),
-            ("f2", "h", "o", [Dense(weight=_sparse(rng, (8, 16), 1.0))]),
+            ("f1", "in", "h", [_dense(rng, (16, 12), 1.0)]),
+            ("f2", "h", "o", [_dense(rng, (8, 16), 1.0)]),
         ],
         "o",
         "last",
@@ -347,17 +371,21 @@ def full(rng):
 def saturating(rng):
     """Thresholds far below the weights: a few entries meet the ends of the state."""
     return _network(
-        [("in", (30,), Relay()), ("h", (21,), _lif(rng, None, "subtract", 0.004)), ("o", (5,), _lif(rng))],
         [
-            ("f1", "in", "h", [Dense(weight=_sparse(rng, (21, 30), 0.6, 1.0))]),
-            ("f2", "h", "o", [Dense(weight=_sparse(rng, (5, 21), 0.5))]),
+            ("in", (30,), Relay()),
+            ("h", (21,), _lif(rng, None, "subtract", 0.004)),
+            ("o", (5,), _lif(rng)),
+        ],
+        [
+            ("f1", "in", "h", [_dense(rng, (21, 30), 0.6, 1.0)]),
+            ("f2", "h", "o", [_dense(rng, (5, 21), 0.5)]),
         ],
         "o",
-    )  # fmt: skip
+    )
 
 
 def conv(rng):
-    """Strides, dilation, uneven padding, a pool that drops a border, groups, a pool on its own."""
+    """Stride, uneven padding, a pool that drops a border, a pool on its own."""
     return _network(
         [
             ("in", (2, 7, 7), Relay()),
@@ -367,17 +395,28 @@ def conv(rng):
             ("o", (7,), _lif(rng, None, "value", 0.1)),
         ],
         [
-            ("c1", "in", "a", [Conv2d(weight=_sparse(rng, (5, 2, 3, 3), 0.5), stride=(2, 2), padding=(1, 1, 1, 1), bias=rng.normal(0.2, 0.1, 5).astype("f4"))]),
-            ("c2", "a", "b", [Pool2d(kind="avg", kernel=(3, 3), stride=(3, 3)), Conv2d(weight=_sparse(rng, (6, 5, 1, 1), 0.8), padding=(2, 1, 0, 3))]),
-            ("c3", "b", "p", [Pool2d(kind="sum", kernel=(2, 2), stride=(1, 1))]),
-            ("f", "p", "o", [Pool2d(kind="sum", kernel=(2, 2), stride=(2, 2)), Dense(weight=_sparse(rng, (7, 6), 0.7))]),
+            (
+                "c1",
+                "in",
+                "a",
+                [_conv(rng, (5, 2, 3, 3), 0.5, True, stride=(2, 2), padding=(1, 1, 1, 1))],
+            ),
+            (
+                "c2",
+                "a",
+                "b",
+                [_pool(3, 3, "avg"), _conv(rng, (6, 5, 1, 1), 0.8, padding=(2, 1, 0, 3))],
+            ),
+            ("c3", "b", "p", [_pool(2, 1)]),
+            ("f", "p", "o", [_pool(2, 2), _dense(rng, (7, 6), 0.7)]),
         ],
         "o",
-    )  # fmt: skip
+    )
 
 
 def mixed(rng):
     """Several projections into one population, groups, dilation, and chains multiplied out."""
+    grouped = _conv(rng, (4, 2, 3, 3), 0.4, groups=2, dilation=(2, 2), padding=(2, 2, 2, 2))
     return _network(
         [
             ("in", (4, 5, 5), Relay()),
@@ -387,42 +426,43 @@ def mixed(rng):
         ],
         [
             ("skip", "in", "a", [Identity()]),
-            ("g", "in", "a", [Conv2d(weight=_sparse(rng, (4, 2, 3, 3), 0.4), groups=2, dilation=(2, 2), padding=(2, 2, 2, 2))]),
-            ("x", "a", "b", [Conv2d(weight=_sparse(rng, (4, 4, 2, 2), 0.5)), Pool2d(kind="sum", kernel=(2, 2), stride=(2, 2))]),
-            ("y", "in", "b", [Dense(weight=_sparse(rng, (16, 100), 0.1))]),
-            ("z", "a", "b", [Pool2d(kind="sum", kernel=(2, 2), stride=(2, 2)), Conv2d(weight=_sparse(rng, (4, 4, 1, 1), 0.5))]),
-            ("f", "b", "o", [Dense(weight=_sparse(rng, (9, 16), 0.5))]),
-            ("long", "in", "o", [Dense(weight=_sparse(rng, (9, 100), 0.05))]),
+            ("g", "in", "a", [grouped]),
+            ("x", "a", "b", [_conv(rng, (4, 4, 2, 2), 0.5), _pool(2, 2)]),
+            ("y", "in", "b", [_dense(rng, (16, 100), 0.1)]),
+            ("z", "a", "b", [_pool(2, 2), _conv(rng, (4, 4, 1, 1), 0.5)]),
+            ("f", "b", "o", [_dense(rng, (9, 16), 0.5)]),
+            ("long", "in", "o", [_dense(rng, (9, 100), 0.05)]),
         ],
         "o",
-    )  # fmt: skip
+    )
 
 
 def line(rng):
     """One-dimensional convolution into a flat layer."""
+    first = Conv1d(weight=_sparse(rng, (7, 3, 4), 0.5), stride=2, padding=(1, 1))
     return _network(
         [("in", (3, 12), Relay()), ("a", (7, 6), _lif(rng)), ("o", (4,), _lif(rng))],
-        [
-            ("c", "in", "a", [Conv1d(weight=_sparse(rng, (7, 3, 4), 0.5), stride=2, padding=(1, 1))]),
-            ("f", "a", "o", [Dense(weight=_sparse(rng, (4, 42), 0.3))]),
-        ],
+        [("c", "in", "a", [first]), ("f", "a", "o", [_dense(rng, (4, 42), 0.3)])],
         "o",
-    )  # fmt: skip
+    )
 
 
 MULTIPLIED_OUT = {"x"}
+RUNS = {
+    dense: ({"banks": 8}, {"banks": 1}, {"banks": 4, "fifo_depth": 2}, {"banks": 3, "engines": 1}),
+    full: ({"banks": 8}, {"banks": 4, "dense_rows": 0}, {"banks": 5, "fifo_depth": 8}),
+    saturating: ({"banks": 8}, {"banks": 2, "fifo_depth": 2}),
+    conv: (
+        {"banks": 8},
+        {"banks": 4, "fifo_depth": 2, "dense_rows": 0},
+        {"banks": 2, "engines": 1},
+    ),
+    mixed: ({"banks": 4}, {"banks": 8, "fifo_depth": 2}, {"banks": 3}),
+    line: ({"banks": 4}, {"banks": 2, "fifo_depth": 16}),
+}
 CASES = [
-    (build, seed, settings)
-    for build, runs in (
-        (dense, [dict(banks=8), dict(banks=1), dict(banks=4, fifo_depth=2), dict(banks=3, engines=1)]),
-        (full, [dict(banks=8), dict(banks=4, dense_rows=0), dict(banks=5, fifo_depth=8)]),
-        (saturating, [dict(banks=8), dict(banks=2, fifo_depth=2)]),
-        (conv, [dict(banks=8), dict(banks=4, fifo_depth=2, dense_rows=0), dict(banks=2, engines=1)]),
-        (mixed, [dict(banks=4), dict(banks=8, fifo_depth=2), dict(banks=3)]),
-        (line, [dict(banks=4), dict(banks=2, fifo_depth=16)]),
-    )
-    for seed, settings in enumerate(runs)
-]  # fmt: skip
+    (build, seed, settings) for build, runs in RUNS.items() for seed, settings in enumerate(runs)
+]
 
 
 def _lowered(build, seed, settings):
@@ -438,9 +478,7 @@ def _lowered(build, seed, settings):
     CASES,
     ids=[f"{b.__name__}-{'-'.join(f'{k}{v}' for k, v in s.items())}" for b, _, s in CASES],
 )
-def test_equal_to_a_cycle_by_cycle_simulation_of_the_written_files(
-    build, seed, settings, tmp_path
-):
+def test_equal_to_a_cycle_by_cycle_simulation_of_the_written_files(build, seed, settings, tmp_path):
     rng, network, qnet, program = _lowered(build, seed, settings)
     target = FpgaTarget()
     shape = network.input_population.shape
@@ -500,7 +538,7 @@ def test_equal_to_a_cycle_by_cycle_simulation_of_the_written_files(
 
 
 def test_cycles_see_back_pressure_and_the_bounds_hold():
-    _, _, _, program = _lowered(dense, 3, dict(banks=4, fifo_depth=2))
+    _, _, _, program = _lowered(dense, 3, {"banks": 4, "fifo_depth": 2})
     x = np.ones((1, 3, 30), np.uint8)
     cycles = FpgaTarget().cycles(program, FpgaTarget().run(program, x, "spikes")).cores["h"]
     assert cycles.stalls.min() > 0
@@ -562,21 +600,21 @@ def _start_too_late(core, words):
         (dense, "h", "weights", _index_of_an_entry),
         (dense, "h", "pointers", _one_entry_less),
         (dense, "h", "pointers", _start_too_late),
-        (dense, "h", "threshold", _flip((0, 2), 10)),
+        (dense, "h", "threshold", _flip((0, slice(None)), 10)),
         (dense, "h", "bias", _flip((0, 1), 9)),
         (dense, "h", "decay", _flip((0, 0), 10)),
         (dense, "o", "reset_amount", _flip((0, 0), 9)),
         (conv, "a", "weights", _sign_of_a_weight),
         (conv, "a", "bias", _flip((0, 0), 9)),
         (conv, "a", "threshold", _flip((0, 0), 9)),
-        (conv, "p", "pointers", _one_entry_less),
+        (line, "o", "pointers", _start_too_late),
         (dense, "h", "v_reset", _flip((0, 0), 9)),
         (full, "h", "weights", _sign_of_a_weight),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_damaged_image_changes_the_spikes(build, population, field, change):
-    rng, network, qnet, program = _lowered(build, 0, dict(banks=8))
+    rng, network, qnet, program = _lowered(build, 0, {"banks": 8})
     shape = network.input_population.shape
     x = (rng.random((12, 12, *shape)) < 0.4).astype(np.uint8)
     expected = FixedEngine(qnet).run(x, "spikes")

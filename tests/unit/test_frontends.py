@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -52,13 +54,16 @@ def test_the_conv_net_as_a_graph():
         ("output", "Output"),
     ]
     names = [n["name"] for n in graph["nodes"]]
-    assert graph["edges"] == [list(pair) for pair in zip(names, names[1:], strict=False)]
+    assert graph["edges"] == [list(pair) for pair in itertools.pairwise(names)]
     assert node(graph, "input")["shape"] == [1, 8, 8]
     assert node(graph, "lif2")["shape"] == [6, 4, 4]
-    assert node(graph, "conv1")["padding"] == [1, 1, 1, 1] and "bias" not in node(graph, "conv1")
+    assert node(graph, "conv1")["padding"] == [1, 1, 1, 1]
+    assert "bias" not in node(graph, "conv1")
     assert node(graph, "bn1")["variance"] == "bn1.running_var"
-    assert node(graph, "pool1")["kernel"] == [2, 2] and node(graph, "pool1")["kind"] == "avg"
-    assert node(graph, "fc")["bias"] == "fc.bias" and "fc.bias" in state
+    assert node(graph, "pool1")["kernel"] == [2, 2]
+    assert node(graph, "pool1")["kind"] == "avg"
+    assert node(graph, "fc")["bias"] == "fc.bias"
+    assert "fc.bias" in state
     assert graph["dt_s"] == 1e-3
     assert graph["readout"] == {"kind": "count", "groups": None, "window": None}
     assert graph["coding"] == {"kind": "rate", "steps": 8, "seed": 0, "gain": 1.0}
@@ -86,7 +91,8 @@ def test_time_batched_equals_step_by_step(arch):
     x = (torch.rand(6, 4, *shape) < 0.5).double()
     with torch.no_grad():
         batched, single = net(x).sum(0), stepwise(net, x)
-    assert torch.equal(batched, single) and batched.sum() > 0
+    assert torch.equal(batched, single)
+    assert batched.sum() > 0
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
@@ -140,9 +146,11 @@ def test_a_residual_current_becomes_two_edges_into_the_neuron():
     assert ["lif1", "lif2"] in reading.graph["edges"]
     assert len(reading.graph["nodes"]) == 8
     assert any("drop: Dropout" in note for note in reading.notes)
-    assert net.training and net.drop.training
+    assert net.training
+    assert net.drop.training
     built = network(net, torch.zeros(1, 6))
-    assert {p.pre for p in built.into("lif2")} == {"lif1"} and len(built.into("lif2")) == 2
+    assert {p.pre for p in built.into("lif2")} == {"lif1"}
+    assert len(built.into("lif2")) == 2
 
 
 class Shared(nn.Module):
@@ -178,9 +186,11 @@ def test_explicit_state_and_per_neuron_thresholds():
     net = Stepping()
     graph, state = graph_from_module(net, torch.zeros(1, 4))
     lif = node(graph, "lif")
-    assert lif["tau_s"] == 3e-3 and lif["v_threshold"] == "lif.v_threshold"
+    assert lif["tau_s"] == 3e-3
+    assert lif["v_threshold"] == "lif.v_threshold"
     assert state["lif.v_threshold"].tolist() == [0.5, 0.75]
-    assert net.v is None and "step" not in net.lif.__dict__
+    assert net.v is None
+    assert "step" not in net.lif.__dict__
     z, v = net(torch.ones(2, 4))
     assert z.shape == v.shape == (2, 2)
 
@@ -203,7 +213,8 @@ def test_norse_cells_alone_and_in_a_sequential_state():
         "v_reset": -0.125,
         "reset": "value",
     }
-    assert graph["dt_s"] == 5e-4 and node(graph, "3")["tau_s"] == 0.01
+    assert graph["dt_s"] == 5e-4
+    assert node(graph, "3")["tau_s"] == 0.01
     assert {"0.weight", "2.bias"} <= set(state)
 
     class Step(nn.Module):
@@ -221,6 +232,38 @@ def test_norse_cells_alone_and_in_a_sequential_state():
         "LIF",
         "Output",
     ]
+
+
+@pytest.mark.parametrize("method", ["reset_value", "reset_subtract"])
+def test_the_reference_engine_computes_what_norse_computes(method):
+    norse = pytest.importorskip("norse.torch")
+    resets = pytest.importorskip("norse.torch.functional.reset")
+    from snn_deploy.engine.reference import run_reference
+
+    torch.manual_seed(0)
+    p = norse.LIFBoxParameters(
+        tau_mem_inv=torch.tensor(500.0, dtype=torch.float64),
+        v_th=torch.tensor(0.25, dtype=torch.float64),
+        reset_method=getattr(resets, method),
+    )
+    net = norse.SequentialState(
+        nn.Conv2d(1, 4, 3, padding=1),
+        norse.LIFBoxCell(p),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+        norse.LIFBoxCell(p),
+    ).double()
+    x = (torch.rand(20, 1, 1, 8, 8) < 0.5).double()
+    expected, state = [], None
+    with torch.no_grad():
+        for step in x:
+            z, state = net(step, state)
+            expected.append(z[0].numpy())
+    built = network(net, x[0])
+    traces = run_reference(built, x[:, 0].numpy())
+    assert np.sum(expected) > 5
+    np.testing.assert_array_equal(traces["5"]["z"], np.array(expected))
 
 
 def test_norse_v_leak_is_refused():
@@ -254,7 +297,8 @@ def test_conv1d_adaptive_pool_and_plain_batch_norm():
     net = nn.Sequential(nn.Conv1d(2, 3, 4, padding="same"), nn.BatchNorm1d(3, affine=False), LIF())
     graph, _ = graph_from_module(net, torch.zeros(1, 2, 9))
     assert node(graph, "0")["padding"] == [1, 2]
-    assert node(graph, "1")["weight"] == [1.0] * 3 and node(graph, "1")["bias"] == [0.0] * 3
+    assert node(graph, "1")["weight"] == [1.0] * 3
+    assert node(graph, "1")["bias"] == [0.0] * 3
     assert network(net, torch.zeros(1, 2, 9)).population("2").shape == (3, 9)
     pooled = nn.Sequential(nn.Conv2d(1, 2, 3), LIF(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     graph, _ = graph_from_module(nn.Sequential(pooled, nn.Linear(2, 2), LIF()), CONV_INPUT)
@@ -387,7 +431,8 @@ def test_steps_readouts_and_codings_that_disagree():
 def test_a_membrane_readout_may_end_in_a_linear_layer():
     net = nn.Sequential(nn.Linear(4, 4), LIF(), nn.Linear(4, 2))
     built = network(net, torch.zeros(1, 4), readout="mean")
-    assert built.output_population.shape == (2,) and built.readout.kind == "mean"
+    assert built.output_population.shape == (2,)
+    assert built.readout.kind == "mean"
 
 
 def test_unused_branches_are_left_out():

@@ -116,9 +116,11 @@ def test_tensors_become_buffers_and_numbers_stay_numbers():
     lif = LIF(v_threshold=torch.ones(4), v_reset=0.25)
     assert set(lif.state_dict()) == {"v_threshold"}
     node = lif.ticket_node()
-    assert node["op"] == "LIF" and node["v_reset"] == 0.25
+    assert node["op"] == "LIF"
+    assert node["v_reset"] == 0.25
     assert node["v_threshold"] is lif.v_threshold
-    assert "v_threshold" not in lif.extra_repr() and "tau_s=0.002" in repr(lif)
+    assert "v_threshold" not in lif.extra_repr()
+    assert "tau_s=0.002" in repr(lif)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -74,9 +76,10 @@ def test_too_few_weights_for_the_layers():
 @pytest.mark.parametrize(("sparsity", "rounds"), [(0.9, 8), (0.25, 1), (0.9813, 14), (0.05, 1)])
 def test_a_quarter_of_the_survivors_per_round_by_default(sparsity, rounds):
     steps = pruning.schedule(sparsity)
-    assert len(steps) == rounds and steps[-1] == sparsity
+    assert len(steps) == rounds
+    assert steps[-1] == sparsity
     density = [1.0, *(1 - s for s in steps)]
-    shares = [1 - b / a for a, b in zip(density, density[1:], strict=False)]
+    shares = [1 - b / a for a, b in itertools.pairwise(density)]
     assert max(shares) - min(shares) < 1e-12
 
 
@@ -100,4 +103,5 @@ def test_apply_sets_exact_zeros_and_touches_nothing_else():
     pruning.apply(net, masks)
     assert torch.equal(net.weight, before["weight"] * masks["weight"])
     assert torch.equal(net.bias, before["bias"])
-    assert pruning.sparsity_of(masks) == 0.5 and pruning.sparsity_of({}) == 0.0
+    assert pruning.sparsity_of(masks) == 0.5
+    assert pruning.sparsity_of({}) == 0.0

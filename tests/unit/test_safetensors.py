@@ -23,9 +23,9 @@ def write(path: Path, header: object, data: bytes) -> Path:
 def test_equals_the_package(tmp_path: Path) -> None:
     package = pytest.importorskip("safetensors.numpy")
     numbers = np.arange(-6, 6).reshape(3, 4)
-    names = "f8 f4 f2 i8 i4 i2 i1 u8 u4 u2 u1".split()
+    names = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1"]
     state = {name: np.abs(numbers).astype(name) for name in names}
-    state |= {"bool": numbers > 0, "scalar": np.float32(2.5).reshape(()), "empty": np.ones((0, 3))}
+    state |= {"bool": numbers > 0, "scalar": np.array(2.5, np.float32), "empty": np.ones((0, 3))}
     path = tmp_path / "weights.safetensors"
     package.save_file(state, path, metadata={"format": "np"})
     expected, found = package.load_file(path), read_safetensors(path)

@@ -50,10 +50,13 @@ def test_a_ticket_on_disk_reads_back_with_our_own_reader(tmp_path):
     for key, value in module.state_dict().items():
         np.testing.assert_array_equal(ticket.state[key], value.numpy())
     network = network_of(ticket)
-    assert network.readout.groups == 5 and network.coding.seed == 3 and network.dt_s == 1e-3
+    assert network.readout.groups == 5
+    assert network.coding.seed == 3
+    assert network.dt_s == 1e-3
     assert ticket.meta == {"accuracy": 0.5}
     content = torch.load(path, weights_only=True)
-    assert content["format"] == "snn-deploy/ticket" and content["version"] == 1
+    assert content["format"] == "snn-deploy/ticket"
+    assert content["version"] == 1
 
 
 def test_the_same_module_gives_the_same_bytes(tmp_path):
@@ -69,7 +72,8 @@ def test_an_existing_file_is_kept_without_force(tmp_path):
         save_ticket(net(), path, example_input=X)
     assert path.read_bytes() == b"mine"
     save_ticket(net(), path, example_input=X, force=True)
-    assert list(tmp_path.iterdir()) == [path] and len(path.read_bytes()) > 100
+    assert list(tmp_path.iterdir()) == [path]
+    assert len(path.read_bytes()) > 100
 
 
 def test_without_masks_the_zeros_are_the_mask():
@@ -147,7 +151,8 @@ def test_nan_is_refused_and_nothing_is_written(tmp_path, key):
         dict(module.named_parameters())[key].view(-1)[0] = float("nan")
     with pytest.raises(InputError, match="smaller learning rate") as caught:
         save_ticket(module, tmp_path / "m.pt", example_input=X)
-    assert caught.value.where == key and list(tmp_path.iterdir()) == []
+    assert caught.value.where == key
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_meta_is_json_and_half_precision_becomes_float32():
@@ -205,12 +210,13 @@ def test_every_key_must_match(change, words):
     change(state)
     with pytest.raises(InputError, match=words) as caught:
         ticket_from_state(state, net(), example_input=X, source=Source(path="w.pt"))
-    assert caught.value.where == "w.pt" and caught.value.hint
+    assert caught.value.where == "w.pt"
+    assert caught.value.hint
 
 
 def test_a_wrapped_state_dict_gets_the_right_hint():
     state = {f"module.{k}": v for k, v in arrays(net()).items()}
-    with pytest.raises(InputError, match="strip the prefix 'module.'"):
+    with pytest.raises(InputError, match=r"strip the prefix 'module.'"):
         ticket_from_state(state, net(), example_input=X)
 
 
@@ -224,7 +230,7 @@ def test_built_in_architectures_take_their_sizes_from_the_state_dict(arch):
     assert example.shape == (1, *shape)
     ticket = ticket_from_state(state, rebuilt, example_input=example)
     assert network_of(ticket).output_population.shape == (7,)
-    with pytest.raises(InputError, match="FILE.py:FACTORY"):
+    with pytest.raises(InputError, match=r"FILE.py:FACTORY"):
         module_from_arch(arch, {"some.weight": np.zeros((2, 2))})
 
 
@@ -249,10 +255,11 @@ def test_an_architecture_file_of_ones_own(tmp_path):
     file = tmp_path / "arch.py"
     file.write_text(ARCH)
     module, example = module_from_arch(f"{file}:make")
-    assert module[0].out_features == 4 and example.shape == (1, 6)
+    assert module[0].out_features == 4
+    assert example.shape == (1, 6)
     assert module_from_arch(f"{file}:bare", input_shape=(6,))[1].shape == (1, 6)
     assert module_from_file(f"{file}:bare")[1] is None
-    with pytest.raises(UsageError, match="return .module, example_input."):
+    with pytest.raises(UsageError, match=r"return .module, example_input."):
         module_from_arch(f"{file}:bare")
     for name, words in (("fails", "no such size"), ("number", "returned int"), ("x", "bare")):
         with pytest.raises(InputError, match=words):

@@ -159,7 +159,9 @@ def test_structure_limits(
     monkeypatch.setattr(pickle_data, limit, fits)
     read_torch_zip(path)
     monkeypatch.setattr(pickle_data, limit, fits - 1)
-    with pytest.raises(InputError, match="the structure is (too large|nested too deeply)") as error:
+    with pytest.raises(
+        InputError, match=r"the structure is (too large|nested too deeply)"
+    ) as error:
         read_torch_zip(path)
     assert error.value.hint == "save a flat dictionary of tensors"
     assert f"{path} -> a." in str(error.value.where)

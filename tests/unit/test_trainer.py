@@ -72,7 +72,8 @@ def test_a_ticket_has_exactly_the_sparsity_asked_for(tmp_path, arch):
         assert np.array_equal(ticket.state[key] != 0, mask)
     assert [r.sparsity for r in result.rounds] == pytest.approx([0, 0.5, 0.75], abs=0.01)
     assert ticket.meta["ticket_accuracy"] == result.ticket_accuracy
-    assert ticket.meta["seed"] == 0 and ticket.meta["versions"]["torch"] == torch.__version__
+    assert ticket.meta["seed"] == 0
+    assert ticket.meta["versions"]["torch"] == torch.__version__
     network = network_of(ticket)
     assert network.coding == Coding(kind="rate", steps=4, seed=0, gain=1.0)
     assert [(p.phase, p.epoch, p.epochs) for p in seen] == [
@@ -85,8 +86,10 @@ def test_a_ticket_has_exactly_the_sparsity_asked_for(tmp_path, arch):
         ("round 2/2", 2, 3),
         ("round 2/2", 3, 3),
     ]
-    assert [p.done for p in seen] == list(range(1, 9)) and {p.total for p in seen} == {8}
-    assert seen[0].sparsity == 0 and seen[-1].sparsity == result.sparsity
+    assert [p.done for p in seen] == list(range(1, 9))
+    assert {p.total for p in seen} == {8}
+    assert seen[0].sparsity == 0
+    assert seen[-1].sparsity == result.sparsity
     assert all(p.loss > 0 and 0 <= p.accuracy <= 1 for p in seen)
     assert [f.name for f in tmp_path.iterdir()] == ["m.pt"]
 
@@ -99,7 +102,8 @@ def test_the_seed_decides_everything(tmp_path):
     torch.rand(7)
     b = train(tiny(tmp_path / "b.pt"))
     c = train(tiny(tmp_path / "c.pt", seed=1))
-    assert same(weights(a.path), weights(b.path)) and not same(weights(a.path), weights(c.path))
+    assert same(weights(a.path), weights(b.path))
+    assert not same(weights(a.path), weights(c.path))
     assert a.rounds == b.rounds
 
 
@@ -111,7 +115,8 @@ def test_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path, arch, stop_a
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=Interrupt(stop_at))
     checkpoint = checkpoint_path(config.out)
-    assert checkpoint.is_file() and not Path(config.out).exists()
+    assert checkpoint.is_file()
+    assert not Path(config.out).exists()
     seen = []
     resumed = train(replace(config, resume=True), progress=seen.append)
     assert seen[0].phase == ("round 1/2" if stop_at == 4 else "round 2/2")
@@ -201,7 +206,8 @@ def test_defaults_follow_the_architecture(tmp_path):
     for arch in ("mlp", "conv"):
         config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch))
         assert None not in (config.epochs, config.round_epochs, config.hidden, config.steps)
-        assert config.rounds and config.rounds >= 4
+        assert config.rounds
+        assert config.rounds >= 4
 
 
 def test_direct_coding_trains_and_is_declared(tmp_path):
@@ -235,9 +241,11 @@ def test_training_reduces_the_loss_and_learns(tmp_path):
 
 def test_the_digits_split_is_stratified_disjoint_and_fixed():
     digits, again = data.load("digits"), data.load("digits")
-    assert digits.x_train.shape == (1347, 1, 8, 8) and digits.x_test.shape == (450, 1, 8, 8)
+    assert digits.x_train.shape == (1347, 1, 8, 8)
+    assert digits.x_test.shape == (450, 1, 8, 8)
     assert np.array_equal(digits.x_test, again.x_test)
-    assert digits.x_train.min() == 0 and digits.x_train.max() == 1
+    assert digits.x_train.min() == 0
+    assert digits.x_train.max() == 1
     shares = np.bincount(digits.y_test) / np.bincount(
         np.concatenate([digits.y_train, digits.y_test])
     )
@@ -268,8 +276,10 @@ def mnist_folder(folder: Path) -> dict[str, bytes]:
 def test_mnist_from_a_folder(tmp_path):
     mnist_folder(tmp_path)
     loaded = data.load("mnist", tmp_path)
-    assert loaded.x_train.shape == (30, 1, 8, 8) and loaded.y_test.tolist() == list(range(10))
-    assert loaded.x_train.max() <= 1 and loaded.classes == 10
+    assert loaded.x_train.shape == (30, 1, 8, 8)
+    assert loaded.y_test.tolist() == list(range(10))
+    assert loaded.x_train.max() <= 1
+    assert loaded.classes == 10
     result = train(tiny(tmp_path / "m.pt", data="mnist", data_dir=tmp_path))
     assert result.sparsity == pytest.approx(0.75, abs=1e-3)
 
@@ -305,6 +315,6 @@ def test_truncated_gzip_and_missing_files(tmp_path):
     (tmp_path / name).unlink()
     with pytest.raises(InputError, match=f"missing: {name}"):
         data.load("mnist", tmp_path)
-    with pytest.raises(InputError, match="(?s)does not exist.*t10k-labels") as caught:
+    with pytest.raises(InputError, match=r"(?s)does not exist.*t10k-labels") as caught:
         data.load("mnist", tmp_path / "none")
     assert caught.value.hint

@@ -53,8 +53,10 @@ def images(core: Core) -> Iterator[tuple[str, int, list[int]]]:
     for bank in range(core.layout.banks):
         yield f"weights.b{bank:02d}", core.widths.entry, core.weights[bank].tolist()
     if core.format == "csr":
-        yield "pointers", core.layout.banks * core.widths.pointer, _wide(
-            core.pointers, core.widths.pointer
+        yield (
+            "pointers",
+            core.layout.banks * core.widths.pointer,
+            _wide(core.pointers, core.widths.pointer),
         )
     for table in core.tables:
         lanes = table.words.shape[1]

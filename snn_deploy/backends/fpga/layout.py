@@ -117,7 +117,7 @@ def balance(loads: Array, banks: int) -> Array:
         gain = held[:, [top]] - held
         after = np.maximum(total[top] - gain, total[None, :] + gain)
         after[:, top] = np.inf
-        slot, other = np.unravel_index(int(after.argmin()), after.shape)
+        slot, other = divmod(int(after.argmin()), banks)
         if after[slot, other] >= total[top]:
             break
         total[top] -= gain[slot, other]

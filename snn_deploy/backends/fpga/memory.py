@@ -92,24 +92,37 @@ def memories(program: FpgaProgram) -> Iterator[Memory]:
             )
 
 
+def cut(memory: Memory, block_bits: int) -> tuple[int, ...]:
+    """Return the depth of the blocks in each column of a memory, in the cut that takes fewest.
+
+    The width is cut into columns of the block's own shapes; a half block counts as a block.
+    Empty for distributed memory, and for a part whose shapes are not known.
+    """
+    shapes = ASPECTS.get(_HALF_BLOCK.get(block_bits, block_bits))
+    if memory.distributed or shapes is None:
+        return ()
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+    for width in range(1, memory.width + 1):
+        choices = (
+            (best[max(0, width - shape)], math.ceil(memory.depth / deep), deep)
+            for shape, deep in shapes
+        )
+        best.append(min((n + more, (*columns, deep)) for (n, columns), more, deep in choices))
+    return best[memory.width][1]
+
+
 def blocks(memory: Memory, block_bits: int) -> float:
     """Return the blocks that one copy takes; halves where a block splits into two.
 
-    The width is cut into columns of the block's own shapes, the mixture that takes fewest;
-    synthesis may find a better cut by a block or two, or trim constant bits.
+    Synthesis may find a better cut by a block or two, or trim constant bits.
     """
     if memory.distributed:
         return 0.0
-    unit = _HALF_BLOCK.get(block_bits, block_bits)
-    shapes = ASPECTS.get(unit)
-    if shapes is None:
+    columns = cut(memory, block_bits)
+    if not columns:
         return float(math.ceil(memory.bits / block_bits))
-    best = [0] + [0] * memory.width
-    for width in range(1, memory.width + 1):
-        best[width] = min(
-            best[max(0, width - shape)] + math.ceil(memory.depth / deep) for shape, deep in shapes
-        )
-    return best[memory.width] * unit / block_bits
+    taken = sum(math.ceil(memory.depth / deep) for deep in columns)
+    return taken * _HALF_BLOCK.get(block_bits, block_bits) / block_bits
 
 
 def usage(program: FpgaProgram, device: Device) -> Usage:
@@ -120,14 +133,14 @@ def usage(program: FpgaProgram, device: Device) -> Usage:
     block_bits = int(device.limit("block_ram_bits"))
     items: list[MemoryItem] = []
     taken: dict[str, float] = {}
-    weight_blocks: dict[str, float] = {}
+    weights: dict[str, Memory] = {}
     for memory in memories(program):
         per_copy = blocks(memory, block_bits)
         taken[memory.where] = taken.get(memory.where, 0.0) + per_copy * memory.copies
         region = "distributed RAM" if memory.distributed else "block RAM"
         if memory.kind == "weights":
             core = program.core(memory.where)
-            weight_blocks[memory.where] = per_copy * memory.copies
+            weights[memory.where] = memory
             items += _entry_items(core, region)
         elif memory.kind == "pointers":
             core = program.core(memory.where)
@@ -146,7 +159,7 @@ def usage(program: FpgaProgram, device: Device) -> Usage:
     levers = [
         lever
         for core in program
-        if (lever := _lever(core, weight_blocks[core.population], taken[core.population]))
+        if (lever := _lever(core, weights[core.population], taken[core.population], block_bits))
     ]
     resource = Resource(
         name="block RAM",
@@ -199,20 +212,22 @@ def _pointer_item(core: Core, segment: Segment, region: str) -> MemoryItem:
     )
 
 
-def _lever(core: Core, weight_blocks: float, all_blocks: float) -> Lever | None:
+def _lever(core: Core, memory: Memory, all_blocks: float, block_bits: int) -> Lever | None:
     """Return how pruning shrinks a core's weight memory; None where it is not in block RAM.
 
-    Blocks fall in steps: at worst they stay one block per bank above proportional.
+    With its columns kept, a memory of d words takes at most d / depth + 1 blocks per column.
+    Assumes that the pruned rows balance as well as these do.
     """
-    banks = core.layout.banks
+    columns = cut(memory, block_bits)
     count = int(core.lengths().sum())
-    if core.format != "csr" or weight_blocks <= banks or not count:
+    if core.format != "csr" or not columns or not count:
         return None
-    cost = weight_blocks / count
+    share = memory.copies * _HALF_BLOCK.get(block_bits, block_bits) / block_bits
+    per_word = share * sum(1 / deep for deep in columns)
     return Lever(
         where=core.population,
         unit="nonzeros",
         count=count,
-        cost=cost,
-        fixed=all_blocks - weight_blocks + banks,
+        cost=per_word * core.depth / count,
+        fixed=all_blocks - blocks(memory, block_bits) * memory.copies + share * len(columns),
     )

@@ -94,7 +94,7 @@ def check_supported(network: Network) -> tuple[str, ...]:
 def geometry(network: Network, projection: Projection) -> Geometry:
     """Return how a projection of a quantized network is stored."""
     learned = any(isinstance(s, LEARNED) for s in projection.synapses)
-    chain = [s for s in projection.synapses if not isinstance(s, Identity)]
+    chain: list[Synapse] = [s for s in projection.synapses if not isinstance(s, Identity)]
     shape: Shape = network.population(projection.pre).shape
     pool = _tiling(chain[0], shape) if chain else None
     rest = chain[1:] if pool else chain
@@ -219,9 +219,7 @@ def _ungrouped(conv: Conv2d) -> Conv2d:
     for g in range(conv.groups):
         rows = slice(g * group_out, (g + 1) * group_out)
         weight[rows, g * group_in : (g + 1) * group_in] = conv.weight[rows]
-    return Conv2d(
-        weight=weight, stride=conv.stride, padding=conv.padding, dilation=conv.dilation
-    )
+    return Conv2d(weight=weight, stride=conv.stride, padding=conv.padding, dilation=conv.dilation)
 
 
 def _kernel(

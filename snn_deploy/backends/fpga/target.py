@@ -61,7 +61,10 @@ class FpgaTarget:
     def constraints(self) -> tuple[tuple[str, str], ...]:
         """Return what can be lowered."""
         return (
-            ("Linear, Affine", "sparse rows with pointers, or dense rows where they take fewer bits"),
+            (
+                "Linear, Affine",
+                "sparse rows with pointers, or dense rows where they take fewer bits",
+            ),
             ("Conv1d, Conv2d", "groups, stride, dilation, padding; one kernel for all pixels"),
             ("SumPool2d, AvgPool2d", "tiling pools divide the event's address; others are kernels"),
             ("max pooling", "on spikes only: a sum pool and a threshold population"),
@@ -88,9 +91,7 @@ class FpgaTarget:
                 hint=f"--device {self.default_device}, or another FPGA of `targets list`",
             )
         payload = build(qnet, settings(options.settings))
-        return Program(
-            target=self.name, real=network, qnet=qnet, payload=payload, device=device
-        )
+        return Program(target=self.name, real=network, qnet=qnet, payload=payload, device=device)
 
     def run(self, program: Program, x: Array, record: str = "output") -> Trace:
         """Run what the memory images hold; counts memory accesses and cycles too.
@@ -139,9 +140,7 @@ class FpgaTarget:
             return Latency(steps=trace.steps, cycles=cycles, unavailable_reason=why)
         # Cycles are exact; a clock that nobody measured makes the seconds an estimate.
         kind = "simulated" if clock.kind in ("measured", "simulated") else "estimated"
-        return Latency(
-            steps=trace.steps, cycles=cycles, seconds=cycles / clock.value, kind=kind
-        )
+        return Latency(steps=trace.steps, cycles=cycles, seconds=cycles / clock.value, kind=kind)
 
     def usage(self, program: Program) -> Usage:
         """Return memory bits by layer, and block RAM."""
@@ -236,7 +235,7 @@ def _joined(parts: list[Trace]) -> Trace:
     join = np.concatenate
     return Trace(
         output=join([p.output for p in parts]),
-        counts={n: sum(p.counts[n] for p in parts) for n in head.counts},
+        counts={n: np.sum([p.counts[n] for p in parts], axis=0) for n in head.counts},
         samples=sum(p.samples for p in parts),
         steps=head.steps,
         spikes={n: join([p.spikes[n] for p in parts]) for n in head.spikes},

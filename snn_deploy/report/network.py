@@ -1,0 +1,55 @@
+"""What identifies a network, as values and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snn_deploy import units
+from snn_deploy.ir.network import Network
+from snn_deploy.ir.synapses import learned_nonzeros, learned_size
+from snn_deploy.report.model import Text
+
+
+def weights_of_network(network: Network) -> tuple[int, int]:
+    """Return (nonzero, all) learned weights."""
+    synapses = [s for p in network.projections for s in p.synapses]
+    return sum(map(learned_nonzeros, synapses)), sum(map(learned_size, synapses))
+
+
+def network_facts(network: Network) -> dict[str, Any]:
+    """Return what identifies a network, as JSON values."""
+    nonzeros, size = weights_of_network(network)
+    return {
+        "path": network.source.path,
+        "sha256": network.source.sha256,
+        "format": network.source.format,
+        "dt_s": network.dt_s,
+        "coding": network.coding.kind,
+        "steps": network.coding.steps,
+        "readout": network.readout.kind,
+        "neurons": sum(p.size for p in network.computing()),
+        "weights": size,
+        "nonzeros": nonzeros,
+        "sparsity": 1 - nonzeros / size if size else 0.0,
+    }
+
+
+def network_text(network: Network) -> Text:
+    """Return the network in three lines."""
+    facts = network_facts(network)
+    steps = f", {facts['steps']} steps" if facts["steps"] else ""
+    return Text(
+        lines=(
+            ("model", f"{facts['path']} ({facts['format']})"),
+            (
+                "network",
+                f"{facts['neurons']:,} neurons, {facts['nonzeros']:,} of {facts['weights']:,} "
+                f"weights nonzero ({units.percent(facts['sparsity'])} sparse)",
+            ),
+            (
+                "input",
+                f"{facts['coding']} coding{steps} of {units.si(network.dt_s, 's')}, "
+                f"{facts['readout']} readout",
+            ),
+        )
+    )

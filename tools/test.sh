@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Set-up, source checks, then the whole test suite; arguments go to pytest.
+# SNN_DEPLOY_REQUIRE=lava makes a missing simulator a failure instead of a skip.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+install dev
+setup_lava
+PATH=$ROOT/.venv/bin:$PATH
+say "checking the sources"
+ruff check .
+ruff format --check .
+mypy
+say "running the tests"
+if [ $# -gt 0 ]; then
+    exec python -m pytest "$@"
+fi
+exec python -m pytest -n 2 --dist worksteal
