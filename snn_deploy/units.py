@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 BITS_PER_BYTE = 8
 PJ_PER_J = 1e12
 
-_SI = ((1e-12, "p"), (1e-9, "n"), (1e-6, "u"), (1e-3, "m"), (1.0, ""), (1e3, "k"), (1e6, "M"))
+_SI = (
+    (1e-12, "p"),
+    (1e-9, "n"),
+    (1e-6, "u"),
+    (1e-3, "m"),
+    (1.0, ""),
+    (1e3, "k"),
+    (1e6, "M"),
+    (1e9, "G"),
+    (1e12, "T"),
+)
+_MOST_DECIMALS = 6
 
 
 def si(value: float, unit: str) -> str:
@@ -42,12 +56,34 @@ def bits(value_bits: float) -> str:
 
 
 def count(value: float) -> str:
-    """Return a count with thousands separators; a fraction keeps one decimal below 1,000."""
+    """Return a count with thousands separators.
+
+    A fraction keeps one decimal below 1,000, and two significant digits below 0.1, so that
+    what happens seldom is not shown as never.
+    """
     if float(value).is_integer() or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:,.1f}"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:,.1f}"
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as a percentage with one decimal."""
+    """Return a share of 1 as a percentage with one decimal.
+
+    It has more where it would otherwise show 0 or 100 % for what is not quite that.
+    """
+    for decimals in range(1, _MOST_DECIMALS + 1):
+        text = f"{100 * share:.{decimals}f}"
+        if share in (0, 1) or float(text) not in (0, 100):
+            return f"{text} %"
     return f"{100 * share:.1f} %"
+
+
+# Units that ``amount`` prints in multiples of its own choice; others are counts.
+PRINTED: Mapping[str, Callable[[float], str]] = MappingProxyType(
+    {"bits": bits, "pJ": energy, "s": seconds}
+)
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a value in ``unit`` ("bits", "pJ", "s"), or a bare count in any other."""
+    return PRINTED.get(unit, count)(value)

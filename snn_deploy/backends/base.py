@@ -32,8 +32,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Program:
-    """A lowered network. real: the folded float network; qnet: its integers, None in float;
-    payload: what the target loads, in the target's own type; device: what it was lowered for."""
+    """A lowered network.
+
+    real: the folded float network. qnet: its integers, None in float. payload: what the target
+    loads, in the target's own type. device: what it was lowered for.
+    """
 
     target: str
     real: Network

@@ -14,6 +14,7 @@ import numpy as np
 from snn_deploy.backends.base import Oracle, Program, Target
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network
+from snn_deploy.ir.schedule import schedule
 from snn_deploy.ir.spikes import Trace
 
 
@@ -72,8 +73,11 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Both answers. proof: None where no independent simulator ran. lowering: our engine on the
-    program's own numbers against our engine on the network that it was lowered from."""
+    """Both answers.
+
+    proof: None where no independent simulator ran. lowering: our engine on the program's own
+    numbers against our engine on the network that it was lowered from.
+    """
 
     proof: Comparison | None
     lowering: Comparison
@@ -97,14 +101,15 @@ def compare(
 ) -> Comparison:
     """Compare every population's spikes, and every state that both recorded.
 
-    names: of the judge and of ours. Spikes are always compared exactly. Populations go in
-    network order, so the first mismatch is the most upstream one.
+    names: of the judge and of ours. Spikes are always compared exactly; NaN equals nothing.
+    Populations go in the order of evaluation, so the first mismatch is the most upstream one.
     """
     values: dict[str, int] = {}
     wrong: dict[str, int] = {}
     first: Mismatch | None = None
-    for population in network.computing():
-        name = population.name
+    for name in schedule(network).order:
+        if name in network.inputs:
+            continue
         tables: list[tuple[str, Array, Array, float]] = []
         if network.step_of(name).threshold is not None:
             tables.append(("spikes", judge.spikes[name], ours.spikes[name], 0.0))
@@ -115,7 +120,7 @@ def compare(
         for variable, left, right, slack in tables:
             a = np.asarray(left, np.float64).reshape(*left.shape[:2], -1)
             b = np.asarray(right, np.float64).reshape(*right.shape[:2], -1)
-            differs = np.abs(a - b) > slack
+            differs = ~(np.abs(a - b) <= slack)
             values[variable] = values.get(variable, 0) + differs.size
             wrong[variable] = wrong.get(variable, 0) + int(differs.sum())
             found = _first(differs)
@@ -174,9 +179,7 @@ def verify(
     ours = engine_trace(program, x)
     own = "integer engine" if program.qnet is not None else "float engine"
     lowered = target.run(program, x, "states")
-    lowering = compare(
-        network, lowered, ours, names=(f"{target.name} program", own), tolerance=0.0
-    )
+    lowering = compare(network, lowered, ours, names=(f"{target.name} program", own), tolerance=0.0)
     proof = None
     if oracle is not None:
         judged = oracle.run(program, x)
@@ -203,10 +206,13 @@ def _fidelity(network: Network, real: Trace, ours: Trace, labels: Array | None) 
         total += int(np.count_nonzero((a != 0) | (b != 0)))
     float_class = network.readout.predict(real.output)
     int_class = network.readout.predict(ours.output)
-    accuracy = lambda c: None if labels is None else float(np.mean(c == labels))  # noqa: E731
     return Fidelity(
         equal_spikes=same / total if total else 1.0,
         equal_predictions=float(np.mean(float_class == int_class)),
-        accuracy_float=accuracy(float_class),
-        accuracy_integer=accuracy(int_class),
+        accuracy_float=_accuracy(float_class, labels),
+        accuracy_integer=_accuracy(int_class, labels),
     )
+
+
+def _accuracy(classes: Array, labels: Array | None) -> float | None:
+    return None if labels is None else float(np.mean(classes == labels))

@@ -7,36 +7,54 @@ from typing import Any
 import click
 
 from snn_deploy.cli.options import (
+    bits_option,
     folded_network,
+    fpga_options,
     input_options,
-    lowering_options,
     model_options,
     output_options,
     prepared,
     read_data,
 )
-from snn_deploy.cli.output import check_targets, emit, progress
+from snn_deploy.cli.output import check_targets, emit, fail, progress
 
 
-@click.command("compare")
+@click.command("compare", short_help="Run a model on several targets side by side.")
 @model_options
-@click.option("--targets", "target_names", default="cpu,loihi,fpga", metavar="A,B,...", help="Targets to run on.")
-@input_options(required=True)
-@lowering_options()[1]
-@lowering_options()[2]
-@lowering_options()[3]
-@click.option("--max-energy", type=float, metavar="PJ", help="Exit 5 if a target needs more per sample.")
+@click.option(
+    "-t",
+    "--targets",
+    "target_names",
+    default="cpu,loihi,fpga",
+    show_default=True,
+    metavar="A,B,...",
+    help="Targets to run on.",
+)
+@input_options
+@bits_option
+@fpga_options
+@click.option(
+    "--max-energy",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="PJ",
+    help="Exit 5 if a target needs more picojoules per sample.",
+)
 @output_options
 def command(**options: Any) -> None:
-    """Run MODEL on several targets; mark what can be ranked by energy and what cannot."""
+    """Run MODEL on several targets; mark what can be ranked by energy and what cannot.
+
+    A target that cannot run the model is left out, with the reason.
+    """
     from snn_deploy.backends.registry import target as find_target
-    from snn_deploy.budget.price import ranking
-    from snn_deploy.errors import FitError, UnsupportedError
+    from snn_deploy.errors import UnsupportedError, UsageError
     from snn_deploy.report.analyse import run
-    from snn_deploy.report.build import compare_report
+    from snn_deploy.report.build import compare_report, rank_notes
 
     check_targets(options)
-    targets = [find_target(n.strip()) for n in options["target_names"].split(",") if n.strip()]
+    names = list(dict.fromkeys(n.strip() for n in options["target_names"].split(",") if n.strip()))
+    if not names:
+        raise UsageError("--targets names no target", hint="--targets cpu,loihi,fpga")
+    targets = [find_target(name) for name in names]
     network = folded_network(options)
     data = read_data(network, options)
     outcomes, left_out = [], []
@@ -46,33 +64,52 @@ def command(**options: Any) -> None:
         except UnsupportedError as error:
             if len(targets) == 1:
                 raise
-            left_out.append((target.name, f"not lowered: {error.message}; {error.hint or ''}"))
+            where = "" if error.where is None else f" ({error.where})"
+            left_out.append((target.name, f"{error.message}{where}"))
             continue
         with progress(options, f"running on {target.name}") as update:
             outcomes.append(run(target, program, data, progress=update))
     if not outcomes:
         raise UnsupportedError(
-            "no target can run this network",
-            used="; ".join(f"{n}: {why}" for n, why in left_out),
+            "none of the targets can run this network",
+            where=str(options["model"]),
+            used="; ".join(f"{name}: {why}" for name, why in left_out),
+            hint="snn-deploy targets ops TARGET lists what a target takes",
         )
-    ranks = ranking([o.budget for o in outcomes])
-    notes = [(f"{r.first}, {r.second}", r.reason) for r in ranks] + left_out
+    notes, ranks = rank_notes(outcomes)
     report = compare_report(
         network,
         outcomes,
         notes,
         title=f"compare {', '.join(o.target.name for o in outcomes)}",
-        rank_data=[r.as_dict() for r in ranks],
+        rank_data=ranks,
+        left_out=left_out,
     )
+    over = _over_budget(outcomes, options["max_energy"])
+    if over is not None:
+        fail(report, options, over)
     emit(report, options)
-    limit = options["max_energy"]
-    if limit is not None:
-        for outcome in outcomes:
-            total = outcome.budget.total
-            if total is None or total.nominal_pj > limit:
-                found = "n/a" if total is None else f"{total.nominal_pj:,.0f}"
-                raise FitError(
-                    f"{outcome.target.name} needs more energy than --max-energy allows",
-                    used=f"{found} of {limit:,.0f} pJ per sample",
-                    hint="prune further, run fewer steps, or leave the target out",
-                )
+
+
+def _over_budget(outcomes: Any, limit_pj: float | None) -> Any:
+    """Return the FitError that names every target over the limit, or None."""
+    from snn_deploy.errors import FitError
+    from snn_deploy.units import energy
+
+    if limit_pj is None:
+        return None
+    over = []
+    for outcome in outcomes:
+        total = outcome.budget.total
+        if total is None:
+            over.append((outcome.target.name, "n/a"))
+        elif total.nominal_pj > limit_pj:
+            over.append((outcome.target.name, energy(total.nominal_pj)))
+    if not over:
+        return None
+    return FitError(
+        f"{', '.join(name for name, _ in over)}: more energy than --max-energy allows",
+        used="; ".join(f"{name} {found} of {energy(limit_pj)}" for name, found in over)
+        + " per sample",
+        hint="prune further, run fewer steps, or leave the target out with --targets",
+    )

@@ -12,18 +12,15 @@ if TYPE_CHECKING:
     from snn_deploy.report.model import Report
 
 MARKER = "demo.json"
-# Small enough for minutes on two cores; `train` with its defaults finds better tickets.
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "mlp": {"sparsity": 0.9, "rounds": 5},
-    "conv": {"sparsity": 0.9, "rounds": 3, "epochs": 9},
-}
+_ARCHS = ("mlp", "conv")
+_SPARSITY = 0.9
 _VERIFIED_SAMPLES = 20
 _TARGETS = ("cpu", "loihi", "fpga")
 
 
 @click.command("demo")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to make.")
-@click.option("--arch", "archs", type=click.Choice(list(_SETTINGS)), multiple=True, help="Only this network; repeat for several.")
+@click.option("--arch", "archs", type=click.Choice(_ARCHS), multiple=True, help="Only this network; repeat for several.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
 @click.option("-v", "--verbose", is_flag=True, help="Print details too.")
@@ -56,7 +53,7 @@ def command(
     quiet = {"no_progress": no_progress, "quiet": False, "verbose": verbose}
     with new_folder(folder, force=force, marker=MARKER) as building:
         reports: dict[str, Report] = {}
-        for arch in archs or tuple(_SETTINGS):
+        for arch in archs or _ARCHS:
             reports[arch] = _one(arch, seed, building, targets, quiet)
         write_json(building / MARKER, {name: r.as_json() for name, r in reports.items()})
     for report in reports.values():
@@ -86,7 +83,7 @@ def _one(
     from snn_deploy.tickets.test_set import save_test_set
 
     ticket, samples = folder / f"{arch}.pt", folder / f"{arch}-test.npz"
-    settings = {"arch": arch, "data": "digits", "out": ticket, "seed": seed, **_SETTINGS[arch]}
+    settings = {"arch": arch, "out": ticket, "seed": seed, "sparsity": _SPARSITY}
     click.echo(f"{arch}: training on digits", err=True)
     train, config = trainer(settings)
     with training_progress(options) as update:

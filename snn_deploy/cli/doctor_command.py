@@ -10,7 +10,7 @@ from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Show what is installed and what is missing.")
 @output_options
 def command(**options: Any) -> None:
     """Show versions, optional packages, simulators and folders, and how to add what is missing."""

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from snn_deploy.cli.options import (
+    bits_option,
+    device_option,
     folded_network,
-    lowering_options,
+    fpga_options,
     model_options,
     output_options,
     prepared,
@@ -17,7 +19,7 @@ from snn_deploy.cli.options import (
 from snn_deploy.cli.output import check_targets, emit
 
 
-@click.command("export")
+@click.command("export", short_help="Lower a model for a target and write its artifacts.")
 @model_options
 @click.option(
     "-t",
@@ -36,19 +38,19 @@ from snn_deploy.cli.output import check_targets, emit
     metavar="DIR",
     help="Folder to make (default: <model>-export).",
 )
-@lowering_options()[0]
-@lowering_options()[1]
-@lowering_options()[2]
-@lowering_options()[3]
+@device_option
+@bits_option
+@fpga_options
 @output_options
 def command(**options: Any) -> None:
     """Lower MODEL for one or more targets; write NIR, artifacts, a report and a manifest."""
     from snn_deploy.backends.registry import target as find_target
     from snn_deploy.cli.options import shown_warnings
-    from snn_deploy.errors import OutputError, UsageError
+    from snn_deploy.errors import UsageError
     from snn_deploy.report.export import default_folder, export
 
-    check_targets(options)
+    folder = options["folder"] or default_folder(options["model"])
+    check_targets(options, folder)
     names = list(dict.fromkeys(options["target_names"]))
     if len(names) > 1 and options["device"]:
         raise UsageError(
@@ -56,13 +58,6 @@ def command(**options: Any) -> None:
         )
     targets = [find_target(name) for name in names]
     network = folded_network(options)
-    folder = options["folder"] or default_folder(network)
-    if folder.exists() and not options["force"]:
-        raise OutputError(
-            f"{folder} exists already",
-            where=str(folder),
-            hint="add --force to replace it, or name another folder with -o",
-        )
     programs = [(t, prepared(network, t, options)) for t in targets]
     with shown_warnings():
         report = export(network, programs, folder, force=options["force"])

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from snn_deploy.cli.options import folded_network, lowering_options, model_options, output_options
-from snn_deploy.cli.output import check_targets, emit
+from snn_deploy.cli.options import bits_option, folded_network, model_options, output_options
+from snn_deploy.cli.output import check_targets, emit, fail
 
 
 def _margin(_: click.Context, __: click.Parameter, value: str) -> float:
@@ -17,15 +17,28 @@ def _margin(_: click.Context, __: click.Parameter, value: str) -> float:
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a share such as 10%") from None
     if not 0 <= share < 1:
-        raise click.BadParameter("a margin is at least 0% and below 100%")
+        raise click.BadParameter("a margin is at least 0% and below 100%; write 10% or 0.1")
     return share
 
 
-@click.command("fit")
+@click.command("fit", short_help="Say whether a model fits a device.")
 @model_options
-@click.option("-d", "--device", "devices", multiple=True, metavar="NAME|FILE", help="Device; repeat for several, leave out for all.")
-@click.option("--margin", default="0%", callback=_margin, help="Share of each limit to keep free.")
-@lowering_options()[1]
+@click.option(
+    "-d",
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Device; repeat for several, leave out for all.",
+)
+@click.option(
+    "--margin",
+    default="0%",
+    metavar="SHARE",
+    callback=_margin,
+    help="Share of each limit to keep free, such as 10%.",
+)
+@bits_option
 @output_options
 def command(**options: Any) -> None:
     """Say for each device whether MODEL fits, and what would make it fit.
@@ -38,9 +51,11 @@ def command(**options: Any) -> None:
 
     check_targets(options)
     network = folded_network(options)
-    found = fits(network, options["devices"], margin=options["margin"], bits=options["bits"])
-    emit(fit_report(network, found), options)
-    for name in options["devices"]:
-        for device, (_, fit) in found.items():
-            if fit.fits is False and (device == name or len(found) == len(options["devices"])):
-                raise fit_error(fit, network.source.path)
+    margin = options["margin"]
+    found, left_out = fits(network, options["devices"], margin=margin, bits=options["bits"])
+    report = fit_report(network, found, left_out, margin)
+    if options["devices"]:
+        for _, fit in found.values():
+            if fit.fits is False:
+                fail(report, options, fit_error(fit, network.source.path))
+    emit(report, options)

@@ -6,15 +6,17 @@ from typing import Any
 
 import click
 
-from snn_deploy.cli.options import load_network, model_options, output_options
+from snn_deploy.cli.options import bits_option, load_network, model_options, output_options
 from snn_deploy.cli.output import check_targets, emit
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show a model: layers, sparsity, quantization.")
 @model_options
 @click.option("--folded", is_flag=True, help="Show the network after folding, as targets get it.")
-@click.option("--arithmetic", type=click.Choice(["loihi", "fpga"]), help="Show its quantization too.")
-@click.option("--bits", type=click.IntRange(min=1, max=32), help="Weight bits.")
+@click.option(
+    "--arithmetic", type=click.Choice(["loihi", "fpga"]), help="Show its quantization too."
+)
+@bits_option
 @output_options
 def command(**options: Any) -> None:
     """Show MODEL: populations, projections, sparsity, and what quantization does to it."""

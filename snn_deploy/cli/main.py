@@ -7,13 +7,19 @@ compares them with the commands.
 from __future__ import annotations
 
 import difflib
+import errno
+import itertools
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 
 import click
 
 from snn_deploy._version import __version__
-from snn_deploy.errors import EXIT_BUG, EXIT_INTERRUPT, SnnDeployError, printable
+from snn_deploy.cli.output import ReportedError
+from snn_deploy.errors import EXIT_BUG, EXIT_INTERRUPT, OutputError, SnnDeployError, printable
+
+SCHEMA = 1
 
 COMMANDS: dict[str, str] = {
     "demo": "Train a small ticket and take it to every target.",
@@ -66,7 +72,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog="Exit codes: 0 ok, 2 usage, 3 bad input, 4 unsupported, 5 does not fit, 6 mismatch, "
-    "7 missing dependency, 8 device file, 9 external tool, 10 cannot write.",
+    "7 missing dependency, 8 device file, 9 external tool, 10 cannot write, 1 a bug.",
 )
 @click.version_option(__version__, prog_name="snn-deploy")
 def cli() -> None:
@@ -76,63 +82,81 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     args = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_run(args))
+
+
+def _run(args: list[str]) -> int:
+    """Return the exit code; every exception ends here, told on stderr and in ``--json -``."""
     try:
         code = cli.main(args=args, prog_name="snn-deploy", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SnnDeployError as error:
-        _fail(error, args)
-        code = error.exit_code
+        return _failed(error, args)
+    except ReportedError as reported:
+        click.echo(str(reported.error), err=True)
+        return reported.error.exit_code
     except click.exceptions.Exit as stop:
-        code = stop.exit_code
+        return stop.exit_code
     except click.ClickException as error:
         _usage(error, args)
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        _tell({"kind": "interrupted", "exit_code": EXIT_INTERRUPT, "message": "interrupted"}, args)
         click.echo("interrupted", err=True)
-        code = EXIT_INTERRUPT
-    except BrokenPipeError:
-        # The reader of our output went away (head, less): not an error of ours.
-        sys.stderr.close()
-        code = 0
+        return EXIT_INTERRUPT
+    except SystemExit as stop:
+        # click leaves this way when the reader of our output went away (head, less): no error.
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            return 0
+        return stop.code if isinstance(stop.code, int) else EXIT_BUG
     except MemoryError:
-        click.echo("error: out of memory\n  hint   use fewer --samples, or a smaller model", err=True)
-        code = EXIT_BUG
+        text = "out of memory"
+        _tell({"kind": "out-of-memory", "exit_code": EXIT_BUG, "message": text}, args)
+        click.echo(f"error: {text}\n  hint   use fewer --samples, or a smaller model", err=True)
+        return EXIT_BUG
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = f"cannot write: {error.strerror}"
+            hint = "free some disk space, or write to another disk"
+            return _failed(OutputError(reason, where=error.filename, hint=hint), args)
+        _bug(error, args)
+        return EXIT_BUG
     except Exception as error:
         _bug(error, args)
-        code = EXIT_BUG
-    sys.exit(code if isinstance(code, int) else 0)
+        return EXIT_BUG
 
 
-def _json_target(args: list[str]) -> str | None:
-    """Return where ``--json`` sends the document, or None: errors must not parse options."""
-    for i, arg in enumerate(args):
-        if arg == "--json" and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith("--json="):
-            return arg.removeprefix("--json=")
-    return None
+def _json_alone(args: list[str]) -> bool:
+    """Return whether ``--json -`` was given: errors must not wait for options to be parsed."""
+    return "--json=-" in args or any(
+        pair == ("--json", "-") for pair in itertools.pairwise(args)
+    )
 
 
-def _fail(error: SnnDeployError, args: list[str]) -> None:
-    if _json_target(args) == "-":
-        import json
+def _tell(error: Mapping[str, object], args: list[str]) -> None:
+    """Print the JSON document of a failure, where JSON was asked for."""
+    if not _json_alone(args):
+        return
+    import json
 
-        document = {
-            "schema": 1,
-            "tool": f"snn-deploy {__version__}",
-            "ok": False,
-            "error": error.as_dict(),
-        }
-        click.echo(json.dumps(document, indent=2, sort_keys=True))
+    tool = f"snn-deploy {__version__}"
+    document = {"schema": SCHEMA, "tool": tool, "ok": False, "error": dict(error)}
+    click.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+def _failed(error: SnnDeployError, args: list[str]) -> int:
+    _tell(error.as_dict(), args)
     click.echo(str(error), err=True)
+    return error.exit_code
 
 
 def _usage(error: click.ClickException, args: list[str]) -> None:
-    from snn_deploy.errors import UsageError
-
-    if _json_target(args) == "-":
-        _fail(UsageError(error.format_message(), hint="snn-deploy COMMAND --help"), args)
-    else:
-        error.show()
+    message = printable(error.format_message())
+    hint = None
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"{error.ctx.command_path} --help"
+    _tell({"kind": "usage", "exit_code": error.exit_code, "message": message, "hint": hint}, args)
+    error.show()
 
 
 def _bug(error: Exception, args: list[str]) -> None:
@@ -141,15 +165,11 @@ def _bug(error: Exception, args: list[str]) -> None:
     traceback.print_exc()
     click.echo(
         f"\nThis is a bug in snn-deploy {__version__}, not in your model. Please report it with "
-        "the lines above, the command that you typed,\nand the output of: snn-deploy doctor",
+        "the lines above, the\ncommand that you typed, and the output of: snn-deploy doctor",
         err=True,
     )
-    if _json_target(args) == "-":
-        import json
-
-        message = printable(f"{type(error).__name__}: {error}")
-        content = {"kind": "bug", "exit_code": EXIT_BUG, "message": message}
-        click.echo(json.dumps({"schema": 1, "ok": False, "error": content}, indent=2))
+    message = printable(f"{type(error).__name__}: {error}")
+    _tell({"kind": "bug", "exit_code": EXIT_BUG, "message": message}, args)
 
 
 if __name__ == "__main__":

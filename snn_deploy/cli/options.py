@@ -21,111 +21,147 @@ if TYPE_CHECKING:
     from snn_deploy.ir.network import Network
 
 F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
 
 
-def _apply(function: F, options: list[Callable[[F], F]]) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def model_options(function: F) -> F:
-    """Add MODEL and what a file may leave open."""
-    return _apply(
-        function,
-        [
-            click.argument("model", type=click.Path(path_type=Path)),
-            click.option("--dt", "dt_s", type=float, metavar="SECONDS", help="Time step, if the file has none."),
-            click.option(
-                "--reset",
-                type=click.Choice(["value", "subtract"]),
-                help="How neurons reset, if the file does not say.",
-            ),
-            click.option(
-                "--if-r",
-                type=click.Choice(["per-step", "physical"]),
-                help="Meaning of an IF neuron's r in NIR.",
-            ),
-            click.option(
-                "--arch",
-                metavar="FILE.py:FACTORY",
-                help="The module of a plain state_dict; also mlp, conv.",
-            ),
-            click.option(
-                "--input-shape",
-                metavar="C,H,W",
-                callback=_shape,
-                help="Shape of one input, if --arch does not tell.",
-            ),
-            click.option(
-                "--coding",
-                type=click.Choice(["rate", "direct", "events"]),
-                help="How samples become input, if the file does not say.",
-            ),
-            click.option("--steps", type=click.IntRange(min=1), help="Time steps of coded input."),
-            click.option("--seed", type=click.IntRange(min=0), help="Seed of the rate coding."),
-        ],
-    )
-
-
-def target_options(function: F) -> F:
-    """Add the target, its device and its choices."""
-    return _apply(
-        function,
-        [
-            click.option("-t", "--target", "target_name", required=True, metavar="NAME", help="cpu, loihi, fpga, or a plugin's."),
-            *lowering_options(),
-        ],
-    )
-
-
-def lowering_options() -> list[Callable[[F], F]]:
-    """Return the options that shape a lowering."""
-    return [
-        click.option("-d", "--device", metavar="NAME|FILE", help="Device to lower for; a TOML file of yours works."),
-        click.option("--bits", type=click.IntRange(min=1, max=32), help="Weight bits."),
-        click.option("--banks", type=click.IntRange(min=1), help="fpga: memory banks working in parallel."),
-        click.option("--fifo-depth", type=click.IntRange(min=1), help="fpga: entries a bank may run ahead."),
-    ]
-
-
-def input_options(required: bool) -> Callable[[F], F]:
-    """Return a decorator that adds the data set."""
+def _all(*options: Decorator[Any]) -> Decorator[Any]:
+    """Return one decorator that adds several options, shown in this order."""
 
     def decorate(function: F) -> F:
-        return _apply(
-            function,
-            [
-                click.option(
-                    "-i",
-                    "--input",
-                    "input_path",
-                    type=click.Path(path_type=Path),
-                    required=required,
-                    metavar="X.npz",
-                    help="Samples x and labels y.",
-                ),
-                click.option("-n", "--samples", type=int, help="Only the first N samples."),
-            ],
-        )
+        for option in reversed(options):
+            function = option(function)
+        return function
 
     return decorate
 
 
-def output_options(function: F) -> F:
-    """Add where results go."""
-    return _apply(
-        function,
-        [
-            click.option("--json", "json_to", metavar="FILE|-", help="Write the report as JSON; - prints it alone."),
-            click.option("--csv", "csv_to", metavar="FILE", help="Write the main table as CSV."),
-            click.option("--html", "html_to", metavar="FILE", help="Write the report as one HTML file."),
-            click.option("--force", is_flag=True, help="Replace existing output."),
-            click.option("-q", "--quiet", is_flag=True, help="Print no report."),
-            click.option("-v", "--verbose", is_flag=True, help="Print details too."),
-            click.option("--no-progress", is_flag=True, help="Show no progress bar."),
-        ],
-    )
+def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    parts = value.replace("x", ",").split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is not a shape such as 1,28,28")
+    return tuple(int(part) for part in parts)
+
+
+#: MODEL, and what a file may leave open.
+model_options = _all(
+    click.argument("model", type=click.Path(path_type=Path)),
+    click.option(
+        "--dt",
+        "dt_s",
+        type=float,
+        metavar="SECONDS",
+        help="Time step, if the file has none.",
+    ),
+    click.option(
+        "--reset",
+        type=click.Choice(["value", "subtract"]),
+        help="How neurons reset, if the file does not say.",
+    ),
+    click.option(
+        "--if-r",
+        type=click.Choice(["per-step", "physical"]),
+        help="Meaning of an IF neuron's r in NIR.",
+    ),
+    click.option(
+        "--arch",
+        metavar="mlp|conv|FILE.py:FACTORY",
+        help="The module of a plain state_dict; FILE.py is run.",
+    ),
+    click.option(
+        "--input-shape",
+        metavar="C,H,W",
+        callback=_shape,
+        help="Shape of one input, if --arch does not tell.",
+    ),
+    click.option(
+        "--coding",
+        type=click.Choice(["rate", "direct", "events"]),
+        help="How samples become input, in place of what the file says.",
+    ),
+    click.option(
+        "--steps",
+        type=click.IntRange(min=1),
+        metavar="T",
+        help="Time steps of coded input, in place of the file's.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Seed of the rate coding, in place of the file's.",
+    ),
+)
+
+device_option = click.option(
+    "-d",
+    "--device",
+    metavar="NAME|FILE",
+    help="Device to lower for; a TOML file of yours works.",
+)
+bits_option = click.option(
+    "--bits", type=click.IntRange(min=1, max=32), metavar="N", help="Weight bits."
+)
+fpga_options = _all(
+    click.option(
+        "--banks",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="fpga: memory banks working in parallel.",
+    ),
+    click.option(
+        "--fifo-depth",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="fpga: entries a bank may run ahead.",
+    ),
+)
+#: The target, its device and its choices.
+target_options = _all(
+    click.option(
+        "-t",
+        "--target",
+        "target_name",
+        required=True,
+        metavar="NAME",
+        help="cpu, loihi, fpga, or a plugin's.",
+    ),
+    device_option,
+    bits_option,
+    fpga_options,
+)
+#: The data set.
+input_options = _all(
+    click.option(
+        "-i",
+        "--input",
+        "input_path",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="X.npz",
+        help="Samples x and, where known, labels y.",
+    ),
+    click.option(
+        "-n",
+        "--samples",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Only the first N samples.",
+    ),
+)
+#: Where results go.
+output_options = _all(
+    click.option(
+        "--json", "json_to", metavar="FILE|-", help="Write the report as JSON; - prints it alone."
+    ),
+    click.option("--csv", "csv_to", metavar="FILE", help="Write the main table as CSV."),
+    click.option("--html", "html_to", metavar="FILE", help="Write the report as one HTML file."),
+    click.option("--force", is_flag=True, help="Replace existing output."),
+    click.option("-q", "--quiet", is_flag=True, help="Print no report."),
+    click.option("-v", "--verbose", is_flag=True, help="Print details too."),
+    click.option("--no-progress", is_flag=True, help="Show no progress."),
+)
 
 
 def load_network(options: dict[str, Any]) -> Network:
@@ -137,27 +173,26 @@ def load_network(options: dict[str, Any]) -> Network:
     from snn_deploy.ir.network import Coding
 
     dt_s = options.get("dt_s")
-    if dt_s is not None and not dt_s > 0:
+    if dt_s is not None and not 0 < dt_s < float("inf"):
         raise UsageError(f"--dt {dt_s:g} is not a time step", hint="seconds, greater than 0")
-    kind = options.get("coding")
-    coding = None
-    if kind is not None:
-        coding = Coding(kind=kind, steps=options.get("steps"), seed=options.get("seed") or 0)
-    shape = options.get("input_shape")
-    arch = options.get("arch")
+    changes = {
+        field: options[name]
+        for field, name in (("kind", "coding"), ("steps", "steps"), ("seed", "seed"))
+        if options.get(name) is not None
+    }
+    coding = Coding(**changes) if "kind" in changes else None
     nir = NirOptions(dt_s=dt_s, reset=options.get("reset"), if_r=options.get("if_r"), coding=coding)
+    arch = options.get("arch")
     with shown_warnings():
         network = load_model(
             options["model"],
-            LoadOptions(nir=nir, arch=arch, input_shape=shape, resolve=_resolver(arch)),
+            LoadOptions(
+                nir=nir,
+                arch=arch,
+                input_shape=options.get("input_shape"),
+                resolve=_resolver(arch),
+            ),
         )
-    changes: dict[str, Any] = {}
-    if coding is not None:
-        changes = {"kind": coding.kind}
-    if options.get("steps") is not None:
-        changes["steps"] = options["steps"]
-    if options.get("seed") is not None:
-        changes["seed"] = options["seed"]
     return replace(network, coding=replace(network.coding, **changes)) if changes else network
 
 
@@ -168,21 +203,12 @@ def _resolver(arch: str | None) -> Any:
 
     try:
         from snn_deploy.tickets.arch import module_from_arch
-    except ImportError:
+    except ImportError as error:
         raise MissingDependencyError(
-            "--arch builds a torch module, and torch is not installed",
+            f"--arch builds a torch module, and {error.name} is not installed",
             hint="pip install 'snn-deploy[train]'",
         ) from None
     return lambda spec, state, shape: module_from_arch(spec, state, input_shape=shape)
-
-
-def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    parts = value.replace("x", ",").split(",")
-    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a shape such as 1,28,28")
-    return tuple(int(part) for part in parts)
 
 
 def folded_network(options: dict[str, Any]) -> Network:
@@ -194,52 +220,52 @@ def folded_network(options: dict[str, Any]) -> Network:
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Print our own warnings on stderr as one line each."""
+    """Print our own warnings on stderr as one line each, even where an error follows."""
     from snn_deploy.io.graph import SnnDeployWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SnnDeployWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, SnnDeployWarning):
-            click.echo(f"warning: {warning.message}", err=True)
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
+        try:
+            yield
+        finally:
+            ours = [w for w in caught if issubclass(w.category, SnnDeployWarning)]
+            for text in dict.fromkeys(str(w.message) for w in ours):
+                click.echo(f"warning: {text}", err=True)
+    for w in caught:
+        if w not in ours:
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 
 
 def chosen_device(target: Target, name: str | None) -> Device:
     """Return the device to lower for; UsageError where it is not of the target's family."""
-    from snn_deploy.device.load import load
+    from snn_deploy.report.targets import device_named
 
-    device = load(name or target.default_device)
+    device = device_named(name or target.default_device)
     if device.family != target.family:
+        usual = device_named(target.default_device).name
         raise UsageError(
             f"{device.name} is of family {device.family!r}, target {target.name} lowers for "
             f"{target.family!r}",
-            hint=f"leave --device out (default {target.default_device}), or: snn-deploy targets list",
+            hint=f"leave --device out (default {usual}), or: snn-deploy targets list",
         )
     return device
 
 
 def prepared(
-    network: Network,
-    target: Target,
-    options: dict[str, Any],
-    device_name: str | None = None,
-    arithmetic: str | None = None,
+    network: Network, target: Target, options: dict[str, Any], arithmetic: str | None = None
 ) -> Program:
-    """Return the target's program as the options ask for it."""
+    """Return the target's program as the options ask for it.
+
+    Where the user named no device, each target takes its default.
+    """
     from snn_deploy.backends.arithmetics import ARITHMETICS
     from snn_deploy.backends.base import Options
     from snn_deploy.backends.prepare import prepare
 
-    names = {"banks": "banks", "fifo_depth": "fifo_depth"}
-    settings = {k: options[v] for k, v in names.items() if options.get(v) is not None}
+    settings = {k: options[k] for k in ("banks", "fifo_depth") if options.get(k) is not None}
     chosen = Options(
         bits=options.get("bits"),
-        device=chosen_device(target, device_name or options.get("device")),
+        device=chosen_device(target, options.get("device")),
         settings=settings or None,
     )
     integers = None if arithmetic in (None, "float") else ARITHMETICS[arithmetic]
@@ -252,7 +278,9 @@ def read_data(network: Network, options: dict[str, Any]) -> InputData:
     from dataclasses import replace
 
     from snn_deploy.io.inputs import read_inputs
+    from snn_deploy.report.analyse import check_labels
 
     data = read_inputs(options["input_path"], network.input_population.shape)
-    data = data.first(options.get("samples"))
-    return replace(data, source=str(options["input_path"]))
+    data = replace(data.first(options.get("samples")), source=str(options["input_path"]))
+    check_labels(network, data)
+    return data

@@ -7,28 +7,71 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from snn_deploy.errors import OutputError
+from snn_deploy.errors import OutputError, SnnDeployError, UsageError
 
 if TYPE_CHECKING:
     from snn_deploy.report.model import Report
 
+_FILES = ("json_to", "csv_to", "html_to", "trace_to", "test_to", "out")
+_INPUTS = ("model", "input_path")
 
-def check_targets(options: dict[str, Any]) -> None:
-    """Refuse output files that exist before hours of work, not after them."""
-    if options.get("force"):
-        return
-    for key in ("json_to", "csv_to", "html_to", "trace_to"):
-        name = options.get(key)
-        if name and str(name) != "-" and Path(name).exists():
-            raise OutputError(
-                f"{name} exists already",
-                where=str(name),
-                hint="add --force to replace it, or choose another name",
+
+class ReportedError(Exception):
+    """Ends a command with an error that its report, JSON included, has already told."""
+
+    def __init__(self, error: SnnDeployError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def check_targets(options: dict[str, Any], *more: Path) -> None:
+    """Refuse outputs that cannot be written before hours of work, not after them.
+
+    more: files or folders that are not among the options. Raises OutputError: they exist
+    (without --force), or their folder is missing or read-only; UsageError: one path is given
+    twice, or is the input.
+    """
+    paths = [Path(options[k]) for k in _FILES if options.get(k) and str(options[k]) != "-"]
+    inputs = {os.path.realpath(options[k]): options[k] for k in _INPUTS if options.get(k)}
+    seen: dict[str, Path] = {}
+    for path in (*paths, *more):
+        real = os.path.realpath(path)
+        if real in seen:
+            raise UsageError(
+                f"{path} is named for two outputs", hint="give each output a name of its own"
             )
+        if real in inputs:
+            raise UsageError(
+                f"{path} is an input, it will not be overwritten", hint="choose another name"
+            )
+        seen[real] = path
+        _check_target(path, bool(options.get("force")))
+
+
+def _check_target(path: Path, force: bool) -> None:
+    if os.path.lexists(path) and not force:
+        raise OutputError(
+            f"{path} exists already",
+            where=str(path),
+            hint="add --force to replace it, or choose another name",
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(
+            f"cannot write {path}: there is no folder {folder}",
+            where=str(path),
+            hint=f"create it first: mkdir -p {folder}",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot write {path}: the folder {folder} is read-only",
+            where=str(path),
+            hint="choose a folder that you may write to",
+        )
 
 
 def emit(report: Report, options: dict[str, Any]) -> None:
@@ -58,16 +101,24 @@ def emit(report: Report, options: dict[str, Any]) -> None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         detail = bool(options.get("verbose"))
         click.echo(render(report, width=terminal_width(), color=color, detail=detail), nl=False)
-        for key in ("json_to", "csv_to", "html_to"):
+        for key in ("json_to", "csv_to", "html_to", "trace_to"):
             if options.get(key):
                 click.echo(f"wrote {options[key]}", err=True)
+
+
+def fail(report: Report, options: dict[str, Any], error: SnnDeployError) -> NoReturn:
+    """Write a report whose finding is an error, in one document, and end with its exit code."""
+    from dataclasses import replace
+
+    data = {**report.data, "ok": False, "error": error.as_dict()}
+    emit(replace(report, data=data), options)
+    raise ReportedError(error)
 
 
 @contextmanager
 def progress(options: dict[str, Any], label: str) -> Iterator[Callable[[int, int], None] | None]:
     """Yield a function (done, total) that draws a bar on a terminal's stderr, or None."""
-    off = options.get("no_progress") or options.get("quiet") or options.get("json_to") == "-"
-    if off or not (sys.stderr.isatty() and sys.stdout.isatty()):
+    if options.get("no_progress") or options.get("quiet") or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

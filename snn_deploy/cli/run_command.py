@@ -19,11 +19,13 @@ from snn_deploy.cli.options import (
 from snn_deploy.cli.output import check_targets, emit, progress
 
 
-@click.command("run")
+@click.command("run", short_help="Run a model on a target; accuracy, operations, energy.")
 @model_options
 @target_options
-@input_options(required=True)
-@click.option("--on", "place", metavar="PLACE", help="emulator (default) or the target's simulator.")
+@input_options
+@click.option(
+    "--on", "place", metavar="PLACE", help="emulator (default) or the target's simulator."
+)
 @click.option(
     "--arithmetic",
     type=click.Choice(["float", "loihi", "fpga"]),
@@ -58,9 +60,7 @@ def command(**options: Any) -> None:
     program = prepared(network, target, options, arithmetic=options["arithmetic"])
     keep = options["trace_to"] is not None
     with progress(options, f"running on {target.name}") as update:
-        outcome = run(
-            target, program, data, simulator=judge, keep_trace=keep, progress=update
-        )
+        outcome = run(target, program, data, simulator=judge, keep_trace=keep, progress=update)
     if keep:
         from snn_deploy.io.npz import save_npz
 

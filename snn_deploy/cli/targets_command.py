@@ -10,7 +10,7 @@ from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
 
-@click.group("targets")
+@click.group("targets", short_help="List targets and devices, and what they can do.")
 def command() -> None:
     """List targets and devices, show a device's numbers, or what a target can lower."""
 

@@ -10,28 +10,87 @@ from typing import Any
 
 import click
 
+from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
+REWIND_EPOCH = 3
 
-@click.command("train")
-@click.option("--method", type=click.Choice(["imp"]), default="imp", show_default=True, help="How to find the ticket.")
-@click.option("--arch", type=click.Choice(["mlp", "conv"]), default="mlp", show_default=True, help="Network.")
-@click.option("--data", type=click.Choice(["digits", "mnist"]), default="digits", show_default=True, help="Data set.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of a data set that is not bundled.")
-@click.option("--sparsity", type=float, default=0.9, show_default=True, help="Share of weights to remove.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Pruning rounds.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the dense network and the last round.")
-@click.option("--coding", type=click.Choice(["rate", "direct"]), default="rate", show_default=True, help="Input coding.")
-@click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="Time steps.")
-@click.option("--limit", type=click.IntRange(min=1), help="Train on the first N samples only.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, metavar="FILE.pt", help="Ticket to write.")
-@click.option("--test-set", "test_to", type=click.Path(path_type=Path), metavar="X.npz", help="Write the test samples too.")
+
+@click.command("train", short_help="Find a sparse ticket by training.")
+@click.option(
+    "--method",
+    type=click.Choice(["imp"]),
+    default="imp",
+    show_default=True,
+    help="How to find the ticket.",
+)
+@click.option(
+    "--arch", type=click.Choice(["mlp", "conv"]), default="mlp", show_default=True, help="Network."
+)
+@click.option(
+    "--data",
+    type=click.Choice(["digits", "mnist"]),
+    default="digits",
+    show_default=True,
+    help="Data set.",
+)
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Folder of a data set that is not bundled."
+)
+@click.option(
+    "--sparsity",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    default=0.9,
+    show_default=True,
+    help="Share of weights to remove.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), metavar="N", help="Pruning rounds.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Epochs of the dense network and the last round.",
+)
+@click.option(
+    "--coding",
+    type=click.Choice(["rate", "direct"]),
+    default="rate",
+    show_default=True,
+    help="Input coding.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="T", help="Time steps (default: mlp 16, conv 8)."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N samples only."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of everything random.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.pt",
+    help="Ticket to write.",
+)
+@click.option(
+    "--test-set",
+    "test_to",
+    type=click.Path(path_type=Path),
+    metavar="X.npz",
+    help="Write the test samples too.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last finished round.")
-@click.option("--json", "json_to", metavar="FILE|-", help="Write the report as JSON; - prints it alone.")
-@click.option("--force", is_flag=True, help="Replace existing output.")
-@click.option("-q", "--quiet", is_flag=True, help="Print no report.")
-@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@output_options
 def command(**options: Any) -> None:
     """Train a spiking network, prune it, and write the sparse ticket.
 
@@ -73,13 +132,18 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
         "out", "method", "arch", "data", "data_dir", "sparsity", "rounds", "epochs", "coding",
         "steps", "limit", "seed", "resume", "force",
     )  # fmt: skip
-    return train, TrainConfig(**{k: options[k] for k in fields if k in options})
+    values = {k: options[k] for k in fields if k in options}
+    if values.get("epochs") is not None:
+        # Fewer epochs than the usual rewinding point: rewind to the last of them.
+        values["rewind_epoch"] = min(REWIND_EPOCH, values["epochs"])
+    return train, TrainConfig(**values)
 
 
 @contextmanager
 def training_progress(options: dict[str, Any]) -> Iterator[Callable[[Any], None] | None]:
     """Yield a function that shows loss, accuracy and sparsity: a bar on a terminal, else a line
-    per phase on stderr."""
+    per phase on stderr.
+    """
     if options.get("no_progress") or options.get("quiet"):
         yield None
         return

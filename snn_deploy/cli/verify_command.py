@@ -15,14 +15,16 @@ from snn_deploy.cli.options import (
     read_data,
     target_options,
 )
-from snn_deploy.cli.output import check_targets, emit
+from snn_deploy.cli.output import check_targets, emit, fail
 
 
-@click.command("verify")
+@click.command("verify", short_help="Check a target against an independent simulator.")
 @model_options
 @target_options
-@input_options(required=True)
-@click.option("--on", "place", metavar="PLACE", help="The simulator that judges; emulator for none.")
+@input_options
+@click.option(
+    "--on", "place", metavar="PLACE", help="The simulator that judges; emulator for none."
+)
 @output_options
 def command(**options: Any) -> None:
     """Check MODEL on a target, value by value, against an independent simulator.
@@ -48,10 +50,12 @@ def command(**options: Any) -> None:
     program = prepared(network, target, options)
     x = encoded(network, data, 0, data.samples)
     verdict = verify(target, program, x, data.y, judge)
-    emit(verify_report(program, verdict, target.name), options)
+    report = verify_report(program, verdict, target.name)
     if not verdict.equal:
-        raise MismatchError(
+        error = MismatchError(
             "the simulators disagree",
             where=str(verdict.first),
             hint="report this with the model and the input: equal numbers are the promise",
         )
+        fail(report, options, error)
+    emit(report, options)

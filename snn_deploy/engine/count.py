@@ -42,9 +42,8 @@ class Counter:
             spikes = trace.counts[projection.pre]
             where = projection.name
             learned = any(isinstance(s, LEARNED) for s in projection.synapses)
-            analogue = (
-                network.step_of(projection.pre).threshold is None
-                and not (projection.pre in network.inputs and network.coding.kind != "direct")
+            analogue = network.step_of(projection.pre).threshold is None and not (
+                projection.pre in network.inputs and network.coding.kind != "direct"
             )
             if analogue:
                 counts[where, "macs"] = int(nonzero.sum()) * work
@@ -67,4 +66,3 @@ class Counter:
                 counts[population.name, "spikes"] = int(spikes_of.sum())
                 counts[population.name, "neuron_updates_active"] = int(spikes_of.sum())
         return Events(counts)
-

@@ -15,7 +15,10 @@ class _FloatCell:
     def __init__(self, network: Network, name: str, bias: Array | float, samples: int) -> None:
         population = network.population(name)
         step = population.neuron.step(network.dt_s)
-        row = lambda value: per_neuron(value, population.shape)  # noqa: E731
+
+        def row(value: Array) -> Array:
+            return per_neuron(value, population.shape)
+
         self._keep_u, self._gain_u = row(step.keep_u), row(step.gain_u)
         self._keep_v, self._gain_v = row(step.keep_v), row(step.gain_v)
         self._offset, self._bias = row(step.offset), bias
@@ -23,7 +26,7 @@ class _FloatCell:
         self._reset = step.reset
         self._v_reset, self._amount = row(step.v_reset), row(step.reset_amount)
         self._current_state = step.has_current
-        self.variables = ("u", "v") if step.has_current else ("v",)
+        self.variables: tuple[str, ...] = ("u", "v") if step.has_current else ("v",)
         self._u = np.zeros((samples, population.size))
         self._v = np.zeros((samples, population.size))
 
@@ -53,10 +56,13 @@ class EventEngine:
         biases: dict[str, Array | float] = {}
         for population in network.computing():
             parts = [chain_bias(network, p) for p in network.into(population.name)]
-            biases[population.name] = sum((b for b in parts if b is not None), start=0.0)
-        self._loop = Loop(
-            network, lambda name, samples: _FloatCell(network, name, biases[name], samples)
-        )
+            present = [b for b in parts if b is not None]
+            biases[population.name] = np.sum(present, axis=0) if present else 0.0
+
+        def make(name: str, samples: int) -> _FloatCell:
+            return _FloatCell(network, name, biases[name], samples)
+
+        self._loop = Loop(network, make)
 
     def run(self, x: Array, record: Record = "output") -> Trace:
         """Return the trace of a batch; every sample starts from the initial state."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from snn_deploy.engine.loop import Loop, Record
 from snn_deploy.engine.operators import Operator
+from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import per_neuron
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
@@ -20,12 +21,13 @@ from snn_deploy.ir.spikes import Trace
 def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:
     """Return the state after losing the share ``code / 2^decay_bits``, rounded as pinned."""
     bits = arithmetic.decay_bits
-    if arithmetic.decay_form == "keep":
-        product = state * ((1 << bits) - code)
-        if arithmetic.decay_rounding == "zero":
-            return np.sign(product) * (np.abs(product) >> bits)
-        return product >> bits
-    return state - ((state * code) >> bits)
+    factor = (1 << bits) - code if arithmetic.decay_form == "keep" else code
+    product = state * factor
+    if arithmetic.decay_rounding == "zero":
+        share = np.sign(product) * (np.abs(product) >> bits)
+    else:
+        share = product >> bits
+    return np.asarray(share if arithmetic.decay_form == "keep" else state - share)
 
 
 def wrap(value: Array, bits: int) -> Array:
@@ -41,15 +43,21 @@ class _FixedCell:
         q = qnet.populations[name]
         self._arithmetic = a = qnet.arithmetic
         size = population.size
-        row = lambda value: per_neuron(value, population.shape).astype(np.int64)  # noqa: E731
+
+        def row(value: Array) -> Array:
+            return per_neuron(value, population.shape).astype(np.int64)
+
         zero = np.zeros((), np.int64)
         self._decay_u, self._decay_v = row(q.decay_u), row(q.decay_v)
         self._bias = row(zero if q.bias is None else q.bias) << a.bias_shift
-        self._threshold = None if q.threshold is None else row(q.threshold) << a.threshold_shift
+        self._spikes = q.threshold is not None
+        # A neuron that never spikes still meets the comparator: with the largest threshold.
+        largest = np.asarray((1 << a.threshold_bits) - 1)
+        self._threshold = row(largest if q.threshold is None else q.threshold) << a.threshold_shift
         self._reset, self._shift = q.reset, q.shift
         self._v_reset, self._amount = row(q.v_reset), row(q.reset_amount)
         self._reach = reach
-        self.variables = ("u", "v") if a.current else ("v",)
+        self.variables: tuple[str, ...] = ("u", "v") if a.current else ("v",)
         self._u = np.zeros((samples, size), np.int64)
         self._v = np.zeros((samples, size), np.int64)
         self._leaked = np.zeros((samples, size), np.int64)
@@ -68,16 +76,16 @@ class _FixedCell:
             if a.accumulate == "each":
                 self._in_order(v, fan_in)
             self._v = self._clip(self._clip(v) + self._bias)
-        fired = np.zeros(self._v.shape, bool)
-        if self._threshold is not None:
-            fired = self._v > self._threshold
-            if self._reset == "value":
-                self._v = np.where(fired, self._v_reset, self._v)
-            elif self._reset == "subtract":
-                self._v = self._clip(np.where(fired, self._v - self._amount, self._v))
+        fired = self._v > self._threshold
+        if self._reset == "subtract":
+            self._v = self._clip(np.where(fired, self._v - self._amount, self._v))
+        else:
+            self._v = np.where(fired, self._v_reset, self._v)
+        if not self._spikes:
+            self.saturated += int(np.count_nonzero(fired))
         if a.leak == "after":
             self._leaked = decay(self._v, self._decay_v, a)
-        return fired.astype(np.uint8) if self._threshold is not None else self._v
+        return fired.astype(np.uint8) if self._spikes else self._v
 
     def state(self, variable: str) -> Array:
         return self._u if variable == "u" else self._v
@@ -138,7 +146,15 @@ class FixedEngine:
         return cell
 
     def run(self, x: Array, record: Record = "output") -> Trace:
-        """Return the trace of a batch; every sample starts from the initial state."""
+        """Return the trace of a batch; every sample starts from the initial state.
+
+        Raises InputError for values other than 0 and 1: integers take spikes.
+        """
+        if not bool(np.all((x == 0) | (x == 1))):
+            raise InputError(
+                f"the {self.qnet.arithmetic.name} integers take spikes, and x holds other values",
+                hint="encode x first: with rate coding, or as events of 0 and 1",
+            )
         self._cells.clear()
         return self._loop.run(x, record)
 

@@ -6,7 +6,7 @@ scan); a network with feedback runs step by step. Both give the same result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import numpy as np
@@ -27,17 +27,18 @@ class Cell(Protocol):
     variables: tuple[str, ...]
 
     def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
-        """Advance by a step; current (samples, n) is the sum of all fan-ins, fan_in holds
-        each (operator, arriving values (samples, pre)) in order. Returns the output values."""
+        """Advance by a step and return the output values.
+
+        current: (samples, n), the sum of all fan-ins. fan_in: each (operator, arriving values
+        (samples, pre)), in order.
+        """
 
     def state(self, variable: str) -> Array:
         """Return "v" (after reset) or "u", (samples, n)."""
 
 
-class CellFactory(Protocol):
-    """Makes a population's cell for a number of samples."""
-
-    def __call__(self, population: str, samples: int) -> Cell: ...
+#: Makes a population's cell, by its name, for a number of samples.
+CellFactory = Callable[[str, int], Cell]
 
 
 def check_input(network: Network, x: Array) -> Array:
@@ -61,6 +62,7 @@ class Loop:
     """A network made ready once; ``run`` it on many batches."""
 
     def __init__(self, network: Network, make_cell: CellFactory) -> None:
+        _ = network.output_population  # a trace has one output: several are refused here
         self.network = network
         self.make_cell = make_cell
         self.plan = schedule(network)
@@ -96,7 +98,7 @@ class Loop:
                 flat = late.reshape(samples * steps, -1)
                 current += operator.currents(flat).reshape(current.shape)
             cell = self.make_cell(name, samples)
-            out = np.empty((samples, steps, size), _dtype(self.network, name))
+            out: Array = np.empty((samples, steps, size), _dtype(self.network, name))
             for t in range(steps):
                 fan_in = [(operator, late[:, t]) for operator, late in arriving]
                 out[:, t] = cell.step(current[:, t], fan_in)
@@ -112,7 +114,7 @@ class Loop:
     def _stepwise(self, x: Array, record: Record) -> Trace:
         samples, steps, _ = x.shape
         book = _Book(self.network, samples, steps, record)
-        values = {
+        values: dict[str, Array] = {
             p.name: np.zeros((samples, steps, p.size), _dtype(self.network, p.name))
             for p in self.network.populations
         }

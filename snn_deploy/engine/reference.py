@@ -83,7 +83,8 @@ def _arriving(
     projection: Projection, values: list[Array], late: int, shape: tuple[int, ...]
 ) -> Array:
     """Return the input of a projection at this step; values[-1] is the newest."""
-    delay = int(np.max(projection.delay_steps)) + late
+    assert np.ndim(projection.delay_steps) == 0, "one delay for all synapses of a projection"
+    delay = int(projection.delay_steps) + late
     return values[-1 - delay] if delay < len(values) else np.zeros(shape)
 
 
@@ -126,7 +127,10 @@ def run_reference(network: Network, x: Array) -> dict[str, dict[str, Array]]:
 def _advance(network: Network, name: str, state: dict[str, Array], current: Array) -> Array:
     population = network.population(name)
     step = population.neuron.step(network.dt_s)
-    row = lambda value: per_neuron(value, population.shape)  # noqa: E731
+
+    def row(value: Array) -> Array:
+        return per_neuron(value, population.shape)
+
     u = row(step.keep_u) * state["u"] + row(step.gain_u) * current if step.has_current else current
     v = row(step.keep_v) * state["v"] + row(step.gain_v) * u + row(step.offset)
     fired = np.zeros(population.size, bool)

@@ -88,7 +88,7 @@ class _Raw:
 
 
 def _load(file: Any) -> tuple[_Raw, dict[str, Any]]:
-    from snn_deploy.io.hdf5 import read_array, read_string
+    from snn_deploy.io.hdf5 import read_array, read_string, read_strings
 
     def group(parent: Any, key: str) -> Any:
         if key not in parent or not hasattr(parent[key], "keys"):
@@ -113,16 +113,14 @@ def _load(file: Any) -> tuple[_Raw, dict[str, Any]]:
         nodes[name] = values
     if "edges" not in root:
         raise InputError("the graph has no edges", where="node")
-    table = root["edges"][()]
-    edges = [tuple(_text(end) for end in row) for row in np.asarray(table).reshape(-1, 2)]
+    table = read_strings(root["edges"], "node/edges")
+    if table.size % 2:
+        raise InputError("the edges are not pairs of names", where="node/edges")
+    edges = [(str(a), str(b)) for a, b in table.reshape(-1, 2)]
     metadata: dict[str, Any] = {}
     if "metadata" in root and METADATA_KEY in root["metadata"]:
         metadata = _metadata(read_string(root["metadata"][METADATA_KEY], "node/metadata"))
-    return _Raw(nodes=nodes, edges=edges), metadata  # type: ignore[arg-type]
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return _Raw(nodes=nodes, edges=edges), metadata
 
 
 def _metadata(text: str) -> dict[str, Any]:

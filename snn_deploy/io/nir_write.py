@@ -109,7 +109,7 @@ def _full(value: Array, shape: Shape) -> Array:
 
 def _neuron(population: Population) -> dict[str, Any]:
     neuron, shape = population.neuron, population.shape
-    put = lambda value: _full(value, shape)  # noqa: E731
+    put = lambda value: _full(value, shape)
     if isinstance(neuron, LIF):
         return {
             "type": "LIF",

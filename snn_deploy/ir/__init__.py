@@ -71,7 +71,6 @@ __all__ = [
     "TensorReport",
     "Threshold",
     "Trace",
-    "Arithmetic",
     "check",
     "per_neuron",
     "schedule",

@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 def frozen(value: ArrayLike, dtype: Any = None) -> Array:
-    """Return ``value`` as a contiguous read-only array; a writable input is copied, never locked."""
+    """Return ``value`` as a contiguous read-only array; a writable one is copied, never locked."""
     array = np.asarray(value, dtype=dtype)
     if not array.flags.writeable and array.flags.c_contiguous:
         return array
@@ -28,7 +28,7 @@ def adopt(array: Array) -> Array:
 
 
 def same(a: object, b: object) -> bool:
-    """Return whether two IR values (records, tuples, arrays, scalars) are equal, arrays bit by bit."""
+    """Return whether two IR values are equal (records, tuples, scalars; arrays bit by bit)."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         x, y = np.asarray(a), np.asarray(b)
         return x.shape == y.shape and x.dtype == y.dtype and bool(np.array_equal(x, y))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 
 from snn_deploy.errors import InputError, SnnDeployError
-from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Projection, per_neuron
+from snn_deploy.ir.network import (
+    MEMBRANE_READOUTS,
+    Network,
+    Population,
+    Projection,
+    per_neuron,
+)
 from snn_deploy.ir.neurons import Relay
 from snn_deploy.ir.synapses import BatchNorm, Pool2d, Shape
 
@@ -41,30 +48,49 @@ def check(network: Network, *, folded: bool = False) -> Network:
             raise InputError("an input population must be a Relay", where=network.where(name))
     for projection in network.projections:
         _check_projection(network, projection, folded)
+    _check_feedback(network)
     _check_readout(network)
     return network
 
 
 def _unique(names: list[str], kind: str, network: Network) -> None:
-    repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if repeated:
-        raise InputError(f"two {kind}s are called {repeated[0]!r}", where=network.source.path or None)
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"two {kind}s are called {name!r}", where=network.source.path or None)
+        seen.add(name)
 
 
-def _check_parameters(network: Network, name: str) -> None:
-    population = network.population(name)
-    step = population.neuron.step(network.dt_s)
-    values = [step.keep_u, step.gain_u, step.keep_v, step.gain_v, step.offset, step.v_reset]
-    values += [step.reset_amount] + ([] if step.threshold is None else [step.threshold])
-    for value in values:
+def _check_shapes(population: Population, where: str) -> None:
+    """Parameters meet in products, so they fit the population and each other."""
+    arrays = [
+        value
+        for field in fields(population.neuron)
+        if isinstance(value := getattr(population.neuron, field.name), np.ndarray)
+    ]
+    for value in arrays:
         try:
             per_neuron(value, population.shape)
         except ValueError:
             raise InputError(
                 f"a neuron parameter of shape {value.shape} does not fit {population.shape}",
-                where=network.where(name),
+                where=where,
                 hint="use one value, one per channel, or one per neuron",
             ) from None
+    forms = {value.shape for value in arrays if value.size > 1}
+    if len(forms) > 1:
+        first, second = sorted(forms)[:2]
+        raise InputError(
+            f"a neuron has parameters of shape {first} and of shape {second}",
+            where=where,
+            hint="give all of them per channel, or all per neuron",
+        )
+
+
+def _check_parameters(network: Network, name: str) -> None:
+    population = network.population(name)
+    _check_shapes(population, network.where(name))
+    step = population.neuron.step(network.dt_s)
     slow = [
         (label, keep)
         for label, keep in (("tau_syn", step.keep_u), ("tau", step.keep_v))
@@ -117,6 +143,17 @@ def _check_projection(network: Network, projection: Projection, folded: bool) ->
                 isinstance(synapse, Pool2d) and synapse.kind == "max"
             ):
                 raise AssertionError(f"{where}: {type(synapse).__name__} survived folding")
+
+
+def _check_feedback(network: Network) -> None:
+    joined = {(p.pre, p.post) for p in network.projections}
+    for pre, post in network.feedback:
+        if (pre, post) not in joined:
+            raise InputError(
+                "feedback names an edge that does not exist",
+                where=f"{pre} -> {post}",
+                hint="name populations that a projection joins: --feedback PRE->POST",
+            )
 
 
 def _check_readout(network: Network) -> None:

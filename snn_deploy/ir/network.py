@@ -70,9 +70,18 @@ class Readout:
     window: tuple[int, int] | None = None
 
     def scores(self, values: Array) -> Array:
-        """Return (samples, classes) from the output's spikes or membrane (samples, steps, n)."""
+        """Return (samples, classes) from the output's spikes or membrane (samples, steps, n).
+
+        Raises InputError where the window does not lie within the steps.
+        """
         values = values.reshape(*values.shape[:2], -1)
         if self.window is not None:
+            if self.window[1] > values.shape[1]:
+                raise InputError(
+                    "the readout window ends after the last step",
+                    used=f"window {self.window} of {values.shape[1]} steps",
+                    hint="run more steps, or choose an earlier window",
+                )
             values = values[:, self.window[0] : self.window[1]]
         if self.kind == "last":
             scores = values[:, -1]
@@ -93,7 +102,7 @@ class Readout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
-    """How samples become input: "rate" (Bernoulli, on the host), "direct" (analogue) or "events"."""
+    """How samples become input: "rate" (Bernoulli, by the host), "direct" (analogue), "events"."""
 
     kind: CodingKind = "events"
     steps: int | None = None
@@ -192,10 +201,16 @@ class Network:
 
 
 def per_neuron(value: Any, shape: Shape) -> Array:
-    """Return ``value`` (a scalar, per channel or per neuron) broadcast and flattened to (N,)."""
+    """Return ``value`` (a scalar, per channel or per neuron) broadcast and flattened to (N,).
+
+    Raises ValueError for an array of any other shape: one that numpy would broadcast along the
+    last axis is a mistake here.
+    """
     array = np.asarray(value)
-    if array.ndim == 1 and len(shape) == 3 and array.shape[0] == shape[0] != 1:
-        array = array[:, None, None]
-    elif array.size == math.prod(shape):
+    if array.size == math.prod(shape):
         array = array.reshape(shape)
-    return frozen(np.broadcast_to(array, shape).reshape(-1))
+    elif array.ndim == 1 and array.size == shape[0]:
+        array = array.reshape(-1, *[1] * (len(shape) - 1))
+    elif array.size != 1 and array.ndim != len(shape):
+        raise ValueError(f"{array.shape} does not fit {shape}")
+    return frozen(np.broadcast_to(array.reshape(()) if array.size == 1 else array, shape).ravel())

@@ -14,7 +14,7 @@ or arrays of the population's shape. The equations are those of the NIR primitiv
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -57,17 +57,16 @@ def _step(
     reset_amount: Array | float = 0.0,
     has_current: bool = False,
 ) -> Step:
-    as_array = lambda value: frozen(value, np.float64)  # noqa: E731
     return Step(
-        keep_u=as_array(keep_u),
-        gain_u=as_array(gain_u),
-        keep_v=as_array(keep_v),
-        gain_v=as_array(gain_v),
-        offset=as_array(offset),
-        threshold=None if threshold is None else as_array(threshold),
+        keep_u=frozen(keep_u, np.float64),
+        gain_u=frozen(gain_u, np.float64),
+        keep_v=frozen(keep_v, np.float64),
+        gain_v=frozen(gain_v, np.float64),
+        offset=frozen(offset, np.float64),
+        threshold=None if threshold is None else frozen(threshold, np.float64),
         reset=reset,
-        v_reset=as_array(v_reset),
-        reset_amount=as_array(reset_amount),
+        v_reset=frozen(v_reset, np.float64),
+        reset_amount=frozen(reset_amount, np.float64),
         has_current=has_current,
     )
 
@@ -105,14 +104,19 @@ class _Parameters:
         raise NotImplementedError  # pragma: no cover - every type defines it
 
 
-def _spiking(
-    threshold: Array, reset: ResetKind, v_reset: Array, reset_amount: Array | None
-) -> dict[str, object]:
-    amount = threshold if reset_amount is None else reset_amount
+class _Firing(TypedDict):
+    threshold: Array
+    reset: ResetKind
+    v_reset: Array
+    reset_amount: Array
+
+
+def _firing(neuron: LIF | IF | CubaLIF) -> _Firing:
+    amount = neuron.v_threshold if neuron.reset_amount is None else neuron.reset_amount
     return {
-        "threshold": threshold,
-        "reset": reset,
-        "v_reset": v_reset,
+        "threshold": neuron.v_threshold,
+        "reset": neuron.reset,
+        "v_reset": neuron.v_reset,
         "reset_amount": amount,
     }
 
@@ -136,8 +140,7 @@ class LIF(_Parameters):
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
         a = dt_s / self.tau_s
-        spiking = _spiking(self.v_threshold, self.reset, self.v_reset, self.reset_amount)
-        return _step(keep_v=1.0 - a, gain_v=a * self.r, offset=a * self.v_leak, **spiking)  # type: ignore[arg-type]
+        return _step(keep_v=1.0 - a, gain_v=a * self.r, offset=a * self.v_leak, **_firing(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -154,8 +157,7 @@ class IF(_Parameters):
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
         gain = self.r * dt_s if self.r_unit == "physical" else self.r
-        spiking = _spiking(self.v_threshold, self.reset, self.v_reset, self.reset_amount)
-        return _step(keep_v=np.ones(()), gain_v=gain, **spiking)  # type: ignore[arg-type]
+        return _step(keep_v=1.0, gain_v=gain, **_firing(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -175,7 +177,6 @@ class CubaLIF(_Parameters):
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
         a, b = dt_s / self.tau_syn_s, dt_s / self.tau_mem_s
-        spiking = _spiking(self.v_threshold, self.reset, self.v_reset, self.reset_amount)
         return _step(
             keep_u=1.0 - a,
             gain_u=a * self.w_in,
@@ -183,7 +184,7 @@ class CubaLIF(_Parameters):
             gain_v=b * self.r,
             offset=b * self.v_leak,
             has_current=True,
-            **spiking,  # type: ignore[arg-type]
+            **_firing(self),
         )
 
 
@@ -232,7 +233,7 @@ class Integrator(_Parameters):
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
-        return _step(keep_v=np.ones(()), gain_v=dt_s * self.r)
+        return _step(keep_v=1.0, gain_v=dt_s * self.r)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

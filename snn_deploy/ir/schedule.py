@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 
-from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.network import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """order: population names so that within-step edges go forward; feedback: per projection
-    name, 1 where it carries the previous step's spikes; depth: longest within-step path."""
+    """order: population names so that within-step edges go forward. feedback: per projection
+    name, 1 where it carries the previous step's spikes. depth: longest within-step path.
+    """
 
     order: tuple[str, ...]
     feedback: dict[str, int]
@@ -26,7 +26,9 @@ class Schedule:
 
 
 def schedule(network: Network) -> Schedule:
-    """Return the evaluation order; UnsupportedError where a loop has no edge that can wait."""
+    """Return the evaluation order. There always is one: along the edges of a component that do
+    not wait the distance grows, so no loop consists of them alone.
+    """
     successors: dict[str, list[str]] = {p.name: [] for p in network.populations}
     for projection in network.projections:
         successors[projection.pre].append(projection.post)
@@ -38,30 +40,18 @@ def schedule(network: Network) -> Schedule:
     for projection in network.projections:
         pre, post = projection.pre, projection.post
         back = (pre, post) in forced or (
-            component[pre] == component[post]
-            and distance.get(post, 0) <= distance.get(pre, 0)
+            component[pre] == component[post] and distance.get(post, 0) <= distance.get(pre, 0)
         )
         feedback[projection.name] = int(back)
         if not back:
             sorter.add(post, pre)
-    try:
-        found = list(sorter.static_order())
-    except CycleError as error:
-        loop = [str(name) for name in error.args[1]]
-        raise UnsupportedError(
-            "a loop has no edge that takes a step",
-            where=" -> ".join(loop),
-            hint="name the edge that waits: --feedback PRE->POST",
-        ) from None
     # static_order's ties follow set order of names: fix them by file position and depth.
     depth: dict[str, int] = {}
-    for name in found:
-        before = [
-            depth[p.pre] + 1 for p in network.into(name) if not feedback[p.name]
-        ]
+    for name in sorter.static_order():
+        before = [depth[p.pre] + 1 for p in network.into(name) if not feedback[p.name]]
         depth[name] = max(before, default=0)
     position = {p.name: i for i, p in enumerate(network.populations)}
-    order = sorted(found, key=lambda name: (depth[name], position[name]))
+    order = sorted(depth, key=lambda name: (depth[name], position[name]))
     return Schedule(order=tuple(order), feedback=feedback, depth=depth)
 
 

@@ -106,7 +106,7 @@ class Csr(_Operator):
             and bool(np.all(np.diff(self.indptr) >= 0))
             and (
                 self.indices.size == 0
-                or (0 <= int(self.indices.min()) and int(self.indices.max()) < width)
+                or (int(self.indices.min()) >= 0 and int(self.indices.max()) < width)
             )
         )
         if not ok:
@@ -176,6 +176,10 @@ class Conv1d(_Operator):
         _Operator.__post_init__(self)
         if self.weight.ndim != 3:
             raise InputError(f"Conv1d weight has {self.weight.ndim} axes, expected 3")
+        if min(self.stride, self.dilation, self.groups) < 1 or min(self.padding) < 0:
+            raise InputError(
+                "Conv1d stride, dilation and groups are at least 1, padding at least 0"
+            )
         _check_bias(self.bias, self.weight.shape[0], "Conv1d")
 
     def out_shape(self, in_shape: Shape) -> Shape:
@@ -222,7 +226,9 @@ class Conv2d(_Operator):
         if self.weight.ndim != 4:
             raise InputError(f"Conv2d weight has {self.weight.ndim} axes, expected 4")
         if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
-            raise InputError("Conv2d stride, dilation and groups are at least 1, padding at least 0")
+            raise InputError(
+                "Conv2d stride, dilation and groups are at least 1, padding at least 0"
+            )
         _check_bias(self.bias, self.weight.shape[0], "Conv2d")
 
     def out_shape(self, in_shape: Shape) -> Shape:
@@ -319,8 +325,7 @@ class BatchNorm(_Operator):
 Synapse = Dense | Csr | Conv1d | Conv2d | Pool2d | Diagonal | Identity | BatchNorm
 LEARNED = (Dense, Csr, Conv1d, Conv2d)
 SYNAPSE_TYPES: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (Dense, Csr, Conv1d, Conv2d, Pool2d, Diagonal, Identity, BatchNorm)
+    cls.__name__: cls for cls in (Dense, Csr, Conv1d, Conv2d, Pool2d, Diagonal, Identity, BatchNorm)
 }
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from snn_deploy.errors import printable
 from snn_deploy.ir.network import Network, Projection
 from snn_deploy.ir.synapses import (
+    Csr,
     Pool2d,
     Synapse,
     bias_of,
     learned_nonzeros,
     learned_size,
+    weights_of,
 )
 
 
@@ -30,7 +32,9 @@ def synapse_text(synapse: Synapse) -> str:
     name = type(synapse).__name__
     parts: list[str] = []
     if learned_size(synapse):
-        shape = getattr(synapse, "shape", None) or synapse.weight.shape  # type: ignore[union-attr]
+        weights = weights_of(synapse)
+        assert weights is not None
+        shape = synapse.shape if isinstance(synapse, Csr) else weights.shape
         parts.append("x".join(map(str, shape)))
         parts.append(f"{learned_nonzeros(synapse):,} of {learned_size(synapse):,} nonzero")
         if bias_of(synapse) is not None:

@@ -5,6 +5,8 @@ Masks survive: a per-channel scale turns no zero into a nonzero.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +19,8 @@ from snn_deploy.ir.neurons import Threshold
 from snn_deploy.ir.synapses import (
     LEARNED,
     BatchNorm,
+    Conv1d,
+    Conv2d,
     Csr,
     Dense,
     Diagonal,
@@ -64,18 +68,15 @@ def _fold_batch_norm(network: Network, projection: Projection) -> tuple[Synapse,
         scale, shift = synapse.affine()
         bias = bias_of(before)
         folded = shift if bias is None else scale * bias + shift
-        dtype = weights_of(before).dtype  # type: ignore[union-attr]
-        chain[-1] = with_weights(
-            before, adopt(_scaled_rows(before, scale)), adopt(folded.astype(dtype))
-        )
+        weights = _scaled_rows(before, scale)
+        chain[-1] = with_weights(before, adopt(weights), adopt(folded.astype(weights.dtype)))
     return tuple(chain)
 
 
-def _map_chains(network: Network, rewrite: object) -> Network:
-    projections = tuple(
-        replace(p, synapses=rewrite(network, p))  # type: ignore[operator]
-        for p in network.projections
-    )
+def _map_chains(
+    network: Network, rewrite: Callable[[Network, Projection], tuple[Synapse, ...]]
+) -> Network:
+    projections = tuple(replace(p, synapses=rewrite(network, p)) for p in network.projections)
     return replace(network, projections=projections)
 
 
@@ -83,6 +84,7 @@ def lower_max_pool(network: Network) -> Network:
     """Replace max pools on unit spikes by a sum pool and a Threshold(0.5) population, exactly."""
     populations: list[Population] = list(network.populations)
     projections: list[Projection] = []
+    feedback = list(network.feedback)
     for projection in network.projections:
         current = projection
         while any(isinstance(s, Pool2d) and s.kind == "max" for s in current.synapses):
@@ -104,7 +106,7 @@ def lower_max_pool(network: Network) -> Network:
                 Population(
                     name=name,
                     shape=shape,
-                    neuron=Threshold(threshold=0.5),  # type: ignore[arg-type]
+                    neuron=Threshold(threshold=np.array(0.5)),
                     origin=projection.origin,
                 )
             )
@@ -119,11 +121,18 @@ def lower_max_pool(network: Network) -> Network:
                     helper=True,
                 )
             )
-            current = replace(
-                current, pre=name, synapses=after or (Identity(),), delay_steps=0
-            )
+            current = replace(current, pre=name, synapses=after or (Identity(),), delay_steps=0)
         projections.append(current)
-    return replace(network, populations=tuple(populations), projections=tuple(projections))
+        moved = current.pre != projection.pre
+        if moved and (projection.pre, projection.post) in network.feedback:
+            feedback.append((current.pre, current.post))
+    joined = {(p.pre, p.post) for p in projections}
+    return replace(
+        network,
+        populations=tuple(populations),
+        projections=tuple(projections),
+        feedback=tuple(pair for pair in feedback if pair in joined),
+    )
 
 
 def _require_unit_spikes(
@@ -169,8 +178,8 @@ def _fold_scales(network: Network, projection: Projection) -> tuple[Synapse, ...
         shapes.append(synapse.out_shape(shapes[-1]))
     while (at := _first_foldable(chain, shapes)) is not None:
         chain, shapes = _fold_one(chain, shapes, *at)
-    unfolded = [s for s in chain if isinstance(s, Diagonal)]
-    if unfolded and any(isinstance(s, LEARNED) for s in chain):
+    scales = [s for s in chain if isinstance(s, Diagonal)]
+    if scales and any(isinstance(s, LEARNED) for s in chain):
         raise UnsupportedError(
             "a per-neuron scale next to a convolution cannot be folded into its kernel",
             where=network.where(projection.name),
@@ -179,65 +188,79 @@ def _fold_scales(network: Network, projection: Projection) -> tuple[Synapse, ...
     return tuple(chain) or (Identity(),)
 
 
+def _channels(scale: Array, shape: Shape) -> Array | None:
+    """Return one factor per channel (axis 0 of ``shape``), or None where a channel has several."""
+    full = np.broadcast_to(np.asarray(scale, np.float64), shape).reshape(shape[0], -1)
+    return full[:, 0] if bool(np.all(full == full[:, :1])) else None
+
+
 def _first_foldable(chain: list[Synapse], shapes: list[Shape]) -> tuple[int, int] | None:
     """Return (index of a scale, index of the learned operator that can take it)."""
     for i, synapse in enumerate(chain):
         if not isinstance(synapse, Diagonal):
             continue
-        for j in (*range(i + 1, len(chain)), *range(i - 1, -1, -1)):
-            if not isinstance(chain[j], LEARNED):
-                if isinstance(chain[j], Pool2d) and synapse.scale.size == 1:
-                    continue  # a uniform scale commutes with a pool
-                if isinstance(chain[j], Identity):
-                    continue
-                if j > i:
-                    continue
-                break
-            if _fits(synapse, chain[j], shapes[i], after=j > i):
-                return i, j
+        channels = _channels(synapse.scale, shapes[i])
+        for path in (range(i + 1, len(chain)), range(i - 1, -1, -1)):
+            for j in path:
+                other = chain[j]
+                if isinstance(other, LEARNED):
+                    if _takes(other, channels, scale_first=j > i):
+                        return i, j
+                    break
+                # A scale passes other scales; one per channel passes a sum pool as well.
+                pool = isinstance(other, Pool2d) and other.kind == "sum" and channels is not None
+                if not (pool or isinstance(other, Diagonal | Identity)):
+                    break
     return None
 
 
-def _fits(scale: Diagonal, learned: Synapse, shape: Shape, *, after: bool) -> bool:
-    if scale.scale.size == 1 or isinstance(learned, Dense | Csr):
+def _takes(learned: Synapse, channels: Array | None, *, scale_first: bool) -> bool:
+    if isinstance(learned, Dense | Csr):
         return True
-    full = np.broadcast_to(scale.scale, shape)
-    per_channel = full.reshape(shape[0], -1)
-    uniform = bool(np.all(per_channel == per_channel[:, :1]))
-    return uniform and (not after or learned.groups == 1)  # type: ignore[union-attr]
+    assert isinstance(learned, Conv1d | Conv2d)
+    if channels is None:
+        return False
+    uniform = bool(np.all(channels == channels[0]))
+    return uniform or not scale_first or learned.groups == 1
 
 
 def _fold_one(
     chain: list[Synapse], shapes: list[Shape], at: int, into: int
 ) -> tuple[list[Synapse], list[Shape]]:
+    """Return the chain with the scale at ``at`` multiplied into the operator at ``into``."""
     scale, learned = chain[at], chain[into]
     assert isinstance(scale, Diagonal)
     weights, bias = weights_of(learned), bias_of(learned)
     assert weights is not None
-    full = np.broadcast_to(np.asarray(scale.scale, np.float64), shapes[at])
-    uniform = float(full.flat[0]) if scale.scale.size == 1 else None
-    if into > at:
-        if uniform is not None:
-            new = weights * uniform
-        elif isinstance(learned, Csr):
-            new = weights * full.reshape(-1)[learned.indices]
-        elif isinstance(learned, Dense):
-            new = weights * full.reshape(-1)
-        else:
-            channel = full.reshape(shapes[at][0], -1)[:, 0]
-            new = weights * channel.reshape(1, -1, *[1] * (weights.ndim - 2))
+    # Where pools lie between the two, shapes differ and the scale is one per channel.
+    side = shapes[into] if into > at else shapes[into + 1]
+    channels = _channels(scale.scale, shapes[at])
+    if channels is None:
+        full = np.broadcast_to(np.asarray(scale.scale, np.float64), side).reshape(-1)
     else:
-        per_row = full.reshape(shapes[at][0], -1)[:, 0] if uniform is None else None
-        rows = shapes[at][0]
-        factor = np.full(rows, uniform) if per_row is None else per_row
-        factor = factor if factor.size == shapes[into + 1][0] else np.full(
-            shapes[into + 1][0], uniform
-        )
+        full = np.repeat(channels, math.prod(side[1:]))
+    if into < at:
+        factor = full if isinstance(learned, Dense | Csr) else channels
+        assert factor is not None
         new = _scaled_rows(learned, factor)
         bias = None if bias is None else adopt((bias * factor).astype(bias.dtype))
+    elif isinstance(learned, Csr):
+        new = weights * full[learned.indices]
+    elif isinstance(learned, Dense):
+        new = weights * full
+    else:
+        assert channels is not None
+        new = weights * _per_input(learned, channels)
     chain = list(chain)
     chain[into] = with_weights(learned, adopt(np.asarray(new, weights.dtype)), bias)
     return chain[:at] + chain[at + 1 :], shapes[:at] + shapes[at + 1 :]
+
+
+def _per_input(conv: Synapse, channels: Array) -> Array:
+    """Return factors that broadcast against a kernel; with groups they are all equal."""
+    assert isinstance(conv, Conv1d | Conv2d)
+    per_group = conv.weight.shape[1]
+    return channels[:per_group].reshape(1, -1, *[1] * (conv.weight.ndim - 2))
 
 
 def sparsify(network: Network) -> Network:
@@ -266,5 +289,3 @@ def drop_identities(network: Network) -> Network:
         return rest or (Identity(),)
 
     return _map_chains(network, rewrite)
-
-

@@ -13,14 +13,24 @@ from dataclasses import replace
 
 import numpy as np
 
+from snn_deploy.engine.operators import chain_bias
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.ir.arrays import Array, adopt, frozen
 from snn_deploy.ir.network import Network, Population, Projection, per_neuron
 from snn_deploy.ir.neurons import Relay, Step
 from snn_deploy.ir.quantized import Arithmetic, QNetwork, QPopulation, TensorReport
-from snn_deploy.ir.synapses import LEARNED, Identity, Synapse, weights_of, with_weights
+from snn_deploy.ir.synapses import (
+    LEARNED,
+    Diagonal,
+    Identity,
+    Synapse,
+    learned_size,
+    weights_of,
+    with_weights,
+)
 
 _HEADROOM_BITS = 3  # a state may reach 8 thresholds before it meets its end
+_GRID_BITS = 7  # finer weight grids than 1/128 are taken for real numbers
 
 
 def weight_grid(arithmetic: Arithmetic, bits: int, *, mixed: bool) -> tuple[int, int]:
@@ -34,7 +44,7 @@ def weight_grid(arithmetic: Arithmetic, bits: int, *, mixed: bool) -> tuple[int,
 def quantize(network: Network, arithmetic: Arithmetic, *, bits: int | None = None) -> QNetwork:
     """Return ``network`` (folded) in ``arithmetic``.
 
-    bits: weight bits, 2 to the arithmetic's own width (1 too on a one-sign grid). Raises
+    bits: weight bits, 2 to the arithmetic's own width. Raises InputError for other bits;
     UnsupportedError, located, for what the arithmetic has no form of.
     """
     bits = arithmetic.weight_bits if bits is None else bits
@@ -81,23 +91,29 @@ def _population(
     step = population.neuron.step(network.dt_s)
     fan_in = network.into(population.name)
     _check_form(network, population, step, arithmetic, where)
-    bias, has_bias = _constant_current(network, population, fan_in)
-    if has_bias and step.has_current:
+    for projection in fan_in:
+        _check_chain(network, projection)
+    bias = _constant_current(network, fan_in)
+    if bias is not None and step.has_current:
         raise UnsupportedError(
             "a bias into a neuron with a synaptic current has no register on this target",
             where=where,
             hint="train the layer without bias, or use LIF neurons",
         )
-    gain = per_neuron(step.gain_u * step.gain_v, population.shape)
+    gain = per_neuron(step.gain_u, population.shape) * per_neuron(step.gain_v, population.shape)
     if bool(np.any(gain <= 0)):
         raise UnsupportedError(
-            "a neuron gain (r or w_in) is zero or negative", where=where, hint="fold its sign into the weights"
+            "a neuron gain (r or w_in) is zero or negative",
+            where=where,
+            hint="fold its sign into the weights",
         )
-    offset = bias + per_neuron(step.offset, population.shape) / gain
+    offset = per_neuron(step.offset, population.shape) / gain
+    offset = offset if bias is None else bias + offset
     real_threshold = (
         None if step.threshold is None else per_neuron(step.threshold, population.shape) / gain
     )
-    shift, scale = _choose_scale(fan_in, arithmetic, bits, real_threshold, offset, where)
+    memoryless = not step.has_current and not bool(np.any(step.keep_v))
+    shift, scale = _choose_scale(fan_in, arithmetic, bits, real_threshold, offset, memoryless)
     fine = scale * (1 << shift) / (1 << arithmetic.threshold_shift)
     threshold = None if real_threshold is None else np.floor(real_threshold * fine).astype(np.int64)
     bias_scale = scale * (1 << shift) / (1 << arithmetic.bias_shift)
@@ -105,16 +121,16 @@ def _population(
     state_scale = scale * (1 << shift)
     # A comparator keeps nothing, so the reset that hardware always does changes only what is
     # recorded after a spike; recorded it must be, because the simulator records it.
-    memoryless = step.threshold is not None and step.reset == "none"
+    comparator = step.threshold is not None and step.reset == "none"
     q = QPopulation(
         name=population.name,
         scale=scale,
         shift=shift,
-        decay_u=_code(step.keep_u, step.has_current, arithmetic),
-        decay_v=_code(step.keep_v, True, arithmetic),
+        decay_u=_code(per_neuron(step.keep_u, population.shape), arithmetic),
+        decay_v=_code(per_neuron(step.keep_v, population.shape), arithmetic),
         threshold=None if threshold is None else _compact(threshold),
-        bias=_compact(int_bias) if has_bias or bool(np.any(int_bias)) else None,
-        reset="value" if memoryless else step.reset,
+        bias=_compact(int_bias) if bool(np.any(offset)) else None,
+        reset="value" if comparator else step.reset,
         v_reset=_compact(_round(step.v_reset, gain, state_scale, population)),
         reset_amount=_compact(_round(step.reset_amount, gain, state_scale, population)),
     )
@@ -134,11 +150,8 @@ def _round(value: Array, gain: Array, scale: float, population: Population) -> A
     return np.rint(per_neuron(value, population.shape) / gain * scale).astype(np.int64)
 
 
-def _code(keep: Array, used: bool, arithmetic: Arithmetic) -> Array:
-    full = 1 << arithmetic.decay_bits
-    return _compact(np.rint(full * (1.0 - np.asarray(keep))).astype(np.int64)) if used else frozen(
-        np.int64(full)
-    )
+def _code(keep: Array, arithmetic: Arithmetic) -> Array:
+    return _compact(np.rint((1 << arithmetic.decay_bits) * (1.0 - keep)).astype(np.int64))
 
 
 def _check_form(
@@ -180,24 +193,51 @@ def _check_form(
             )
 
 
-def _constant_current(
-    network: Network, population: Population, fan_in: tuple[Projection, ...]
-) -> tuple[Array, bool]:
-    from snn_deploy.engine.operators import chain_bias
-
+def _constant_current(network: Network, fan_in: tuple[Projection, ...]) -> Array | None:
+    """Return the sum of all biases, float64 (N,), or None where they are absent or zero."""
     parts = [b for b in (chain_bias(network, p) for p in fan_in) if b is not None]
-    return sum(parts, start=np.zeros(population.size)), bool(parts)
+    total = np.sum(parts, axis=0) if parts else None
+    return total if total is not None and bool(np.any(total)) else None
 
 
-def _learned(projection: Projection) -> list[int]:
-    return [i for i, s in enumerate(projection.synapses) if isinstance(s, LEARNED)]
+def _learned(projection: Projection) -> Synapse | None:
+    """Return the learned operator of a folded chain, or None for a helper's."""
+    return next((s for s in projection.synapses if isinstance(s, LEARNED)), None)
 
 
-def _real_weights(projection: Projection) -> list[Array]:
+def _real_weights(projection: Projection) -> Array:
+    """Return the values that become integers: weights, or a helper's scale (1 without any)."""
     learned = _learned(projection)
-    if not learned:
-        return [np.ones(1)]
-    return [weights_of(projection.synapses[i]) for i in learned]  # type: ignore[misc]
+    if learned is not None:
+        weights = weights_of(learned)
+        assert weights is not None
+        return weights
+    value = np.ones(1)
+    for synapse in projection.synapses:
+        if isinstance(synapse, Diagonal):
+            value = value * np.asarray(synapse.scale, np.float64)
+    return value
+
+
+def _check_chain(network: Network, projection: Projection) -> None:
+    where = network.where(projection.name)
+    if sum(isinstance(s, LEARNED) for s in projection.synapses) > 1:
+        raise UnsupportedError(
+            "two learned layers follow each other without a neuron between them",
+            where=where,
+            hint="merge them into one layer, or put a neuron between them",
+        )
+    scales = [s.scale.size for s in projection.synapses if isinstance(s, Diagonal)]
+    if len(scales) > 1 and max(scales) > 1:
+        raise UnsupportedError(
+            "several scales follow each other, and one differs between neurons",
+            where=where,
+            hint="multiply them into one Scale",
+        )
+
+
+def _is_mixed(weights: Array) -> bool:
+    return bool(np.any(weights > 0)) and bool(np.any(weights < 0))
 
 
 def _choose_scale(
@@ -206,58 +246,48 @@ def _choose_scale(
     bits: int,
     threshold: Array | None,
     offset: Array,
-    where: str,
+    memoryless: bool,
 ) -> tuple[int, float]:
     """Return (shift, scale): as fine as weights, threshold, bias and headroom allow."""
-    limits: list[float] = []
-    exact = True
-    for projection in fan_in:
-        if len(_learned(projection)) > 1:
-            raise UnsupportedError(
-                "two learned layers follow each other without a neuron between them",
-                where=where,
-                hint="merge them into one layer, or put a neuron between them",
-            )
-        for weights in _real_weights(projection):
-            largest = float(np.max(np.abs(weights), initial=0.0))
-            mixed = bool(np.any(weights > 0)) and bool(np.any(weights < 0))
-            grid_step, top = weight_grid(arithmetic, bits, mixed=mixed)
-            exact &= _on_unit_grid(weights, top // grid_step)
-            if largest > 0:
-                limits.append(top / largest)
-    scale = min(limits, default=1.0)
-    if any(not _learned(projection) for projection in fan_in):
+    tensors = [_real_weights(projection) for projection in fan_in]
+    grids = [weight_grid(arithmetic, bits, mixed=_is_mixed(w)) for w in tensors]
+    largest = [float(np.max(np.abs(w), initial=0.0)) for w in tensors]
+    # Without a weight, only bias and threshold bound the unit: as if the largest weight were 1.
+    _, top = weight_grid(arithmetic, bits, mixed=False)
+    scale = min((t / w for (_, t), w in zip(grids, largest, strict=True) if w > 0), default=top)
+    step = max((step for step, _ in grids), default=1)
+    unit = _common_unit(tensors)
+    if any(_learned(projection) is None for projection in fan_in):
         # A relay's weight of one becomes the scale itself, and must be a whole number.
         scale = float(max(1, math.floor(scale)))
-    if exact and fan_in:
-        # Small integer weights (pools, relays, tests on a grid) need no finer unit than their own.
-        unit = max(
-            weight_grid(arithmetic, bits, mixed=bool(np.any(w > 0)) and bool(np.any(w < 0)))[0]
-            for p in fan_in
-            for w in _real_weights(p)
-        )
-        scale = float(unit)
+    if unit is not None and scale * unit >= step:
+        # Weights on a grid of their own stay on it. A comparator that keeps nothing needs no
+        # finer unit than theirs; a state does, because its decay is rounded.
+        coarse = memoryless and not bool(np.any(offset))
+        scale = (1 if coarse else math.floor(scale * unit / step)) * step / unit
     state_top = arithmetic.state_max >> _HEADROOM_BITS
-    reach = float(np.max(np.abs(threshold), initial=0.0)) if threshold is not None else 0.0
-    reach = max(reach, float(np.max(np.abs(offset), initial=0.0)))
-    least, most = arithmetic.shift_bits
     threshold_top = min(
         state_top, ((1 << arithmetic.threshold_bits) - 1) << arithmetic.threshold_shift
     )
-    bias_top = ((1 << (arithmetic.bias_bits - 1)) - 1) << arithmetic.bias_shift
-    top_state = min(threshold_top, bias_top) if np.any(offset) else threshold_top
-    shift = most
-    while shift > least and reach * scale * (1 << shift) > top_state:
+    bias_top = min(state_top, ((1 << (arithmetic.bias_bits - 1)) - 1) << arithmetic.bias_shift)
+    reach = 0.0 if threshold is None else float(np.max(np.abs(threshold), initial=0.0))
+    # The state's unit at which threshold and bias just fit.
+    most = min(
+        threshold_top / reach if reach else math.inf,
+        bias_top / float(np.max(np.abs(offset))) if bool(np.any(offset)) else math.inf,
+    )
+    least, shift = arithmetic.shift_bits
+    while shift > least and scale * (1 << shift) > most:
         shift -= 1
-    if reach * scale * (1 << shift) > top_state:
-        scale = top_state / (reach * (1 << shift))
-    return shift, scale
+    return shift, min(scale, most / (1 << shift))
 
 
-def _on_unit_grid(weights: Array, top: int) -> bool:
-    return bool(np.all(weights == np.rint(weights))) and float(
-        np.max(np.abs(weights), initial=0.0)
-    ) <= top
+def _common_unit(tensors: list[Array]) -> float | None:
+    """Return the largest 2^-k, k in 0.._GRID_BITS, of which all weights are multiples, or None."""
+    for k in range(_GRID_BITS + 1):
+        if all(bool(np.all(np.ldexp(w, k) == np.rint(np.ldexp(w, k)))) for w in tensors):
+            return float(2.0**-k)
+    return None
 
 
 def _weights(
@@ -266,47 +296,42 @@ def _weights(
     projections: list[Projection] = []
     reports: list[TensorReport] = []
     for projection in fan_in:
-        chain: list[Synapse] = list(projection.synapses)
-        for i in _learned(projection):
-            weights = weights_of(chain[i])
-            assert weights is not None
-            integer, report = _tensor(projection.name, weights, scale, arithmetic, bits)
-            chain[i] = with_weights(chain[i], adopt(integer), None)
-            reports.append(replace(report, size=_size(projection.synapses[i])))
-        if not _learned(projection):
-            chain = _unit_chain(chain, scale)
-        projections.append(replace(projection, synapses=tuple(chain)))
+        integer, report = _tensor(projection, scale, arithmetic, bits)
+        learned = _learned(projection)
+        if learned is None:
+            chain = _helper_chain(projection, integer)
+        else:
+            reports.append(report)
+            chain = tuple(
+                with_weights(s, integer, None) if s is learned else s for s in projection.synapses
+            )
+        projections.append(replace(projection, synapses=chain))
     return projections, reports
 
 
-def _size(synapse: Synapse) -> int:
-    from snn_deploy.ir.synapses import learned_size
-
-    return learned_size(synapse)
-
-
-def _unit_chain(chain: list[Synapse], scale: float) -> list[Synapse]:
-    """Give a helper projection (pool, relay) the integer weight that its scale asks for."""
-    from snn_deploy.ir.synapses import Diagonal
-
-    value = round(scale)
-    rest = [s for s in chain if not isinstance(s, Identity)]
-    if value == 1:
-        return chain
-    return [*rest, Diagonal(scale=np.array(value, np.int32))]
+def _helper_chain(projection: Projection, integer: Array) -> tuple[Synapse, ...]:
+    """Return the chain of a helper (pool, relay) with its scales replaced by whole numbers."""
+    chain = projection.synapses
+    scales = [i for i, s in enumerate(chain) if isinstance(s, Diagonal)]
+    rest = [s for s in chain if not isinstance(s, Diagonal | Identity)]
+    if integer.size == 1:
+        value = int(integer.flat[0])
+        made: tuple[Synapse, ...] = (Diagonal(scale=frozen(np.int32(value))),)
+        return (*rest, *(made if value != 1 else ())) or (Identity(),)
+    return tuple(Diagonal(scale=integer) if i in scales else s for i, s in enumerate(chain))
 
 
 def _tensor(
-    name: str, weights: Array, scale: float, arithmetic: Arithmetic, bits: int
+    projection: Projection, scale: float, arithmetic: Arithmetic, bits: int
 ) -> tuple[Array, TensorReport]:
-    real = weights.astype(np.float64)
-    mixed = bool(np.any(real > 0)) and bool(np.any(real < 0))
-    step, top = weight_grid(arithmetic, bits, mixed=mixed)
+    real = _real_weights(projection).astype(np.float64)
+    learned = _learned(projection)
+    step, top = weight_grid(arithmetic, bits, mixed=_is_mixed(real))
     ideal = np.rint(real * (scale / step)) * step
     integer = np.clip(ideal, -top, top)
     error = np.abs(integer / scale - real)
     report = TensorReport(
-        projection=name,
+        projection=projection.name,
         bits=bits,
         scale=scale,
         max_abs=float(np.max(np.abs(real), initial=0.0)),
@@ -315,9 +340,9 @@ def _tensor(
         saturated=int(np.count_nonzero(integer != ideal)),
         nonzeros_before=int(np.count_nonzero(real)),
         nonzeros_after=int(np.count_nonzero(integer)),
-        size=int(weights.size),
+        size=real.size if learned is None else learned_size(learned),
     )
-    return integer.astype(np.int32), report
+    return adopt(integer.astype(np.int32)), report
 
 
 def _check_registers(q: QPopulation, arithmetic: Arithmetic, where: str) -> None:
@@ -339,5 +364,14 @@ def _check_registers(q: QPopulation, arithmetic: Arithmetic, where: str) -> None
             "a bias does not fit its register",
             where=where,
             used=f"{int(np.max(np.abs(q.bias))):,} of {bias_top:,}",
-            hint="train with smaller biases (weight decay), or without batch norm before this layer",
+            hint="train with smaller biases (weight decay), or without batch norm at this layer",
         )
+    for label, value in (("v_reset", q.v_reset), ("reset amount", q.reset_amount)):
+        low, high = int(np.min(value)), int(np.max(value))
+        if low < arithmetic.state_min or high > arithmetic.state_max:
+            raise UnsupportedError(
+                f"the {label} lies outside the membrane's range",
+                where=where,
+                used=f"{low:,}..{high:,} of {arithmetic.state_min:,}..{arithmetic.state_max:,}",
+                hint="reset to a value between the leak and the threshold",
+            )

@@ -66,6 +66,25 @@ def encoded(network: Network, data: InputData, first: int, last: int) -> Array:
     return encode(part, network.coding, first_index=first)
 
 
+def classes_of(network: Network) -> int:
+    """Return how many classes the readout tells apart."""
+    groups = network.readout.groups if network.readout.kind == "vote" else None
+    return groups or network.output_population.size
+
+
+def check_labels(network: Network, data: InputData) -> None:
+    """Raise InputError where a label names a class that the network does not have."""
+    if data.y is None or int(data.y.max()) < classes_of(network):
+        return
+    at = int(data.y.argmax())
+    raise InputError(
+        "a label names a class that the network does not have",
+        where=f"{data.source} -> y" if data.source else None,
+        used=f"y[{at}] is {int(data.y[at])}, classes 0..{classes_of(network) - 1}",
+        hint="pass the labels that the network was trained on",
+    )
+
+
 def run(
     target: Target,
     program: Program,
@@ -81,15 +100,7 @@ def run(
     """
     network = program.real
     labels = data.y
-    outputs = network.output_population.size
-    classes = network.readout.groups if network.readout.kind == "vote" else outputs
-    if labels is not None and int(labels.max()) >= (classes or outputs):
-        raise InputError(
-            "a label names a class that the network does not have",
-            where=data.source or None,
-            used=f"label {int(labels.max())}, classes 0..{(classes or outputs) - 1}",
-            hint="pass the labels that the network was trained on",
-        )
+    check_labels(network, data)
     predictions: list[Array] = []
     parts: list[Trace] = []
     events = Events()
@@ -130,7 +141,7 @@ def run(
         predictions=predicted,
         labels=labels,
         accuracy=None if labels is None else float(np.mean(predicted == labels)),
-        confusion=None if labels is None else confusion(labels, predicted, classes or outputs),
+        confusion=None if labels is None else confusion(labels, predicted, classes_of(network)),
         events=events,
         budget=budget,
         latency=latency,

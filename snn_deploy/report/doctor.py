@@ -6,9 +6,13 @@ import platform
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from snn_deploy._version import __version__
 from snn_deploy.report.model import Report, Section, Table, Text
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.loihi.environment import LavaEnvironment
 
 _CORE = ("numpy", "scipy", "h5py", "numba", "nir", "click", "rich", "jinja2")
 _EXTRA = {
@@ -68,6 +72,18 @@ def doctor_report() -> Report:
             "parts": [{"part": a, "version": b, "for": c} for a, b, c in rows],
         },
         rows=tuple({"part": a, "version": b, "for": c} for a, b, c in rows),
+    )
+
+
+def setup_report(what: str, made: LavaEnvironment) -> Report:
+    """Return the report of ``setup``."""
+    versions = tuple(sorted(made.versions.items()))
+    return Report(
+        command="setup",
+        title=f"{what} is ready",
+        sections=(Section(title="", items=(Text(lines=(("at", str(made.python)), *versions)),)),),
+        data={"what": what, "interpreter": str(made.python), "versions": dict(versions)},
+        rows=tuple({"part": part, "version": found} for part, found in versions),
     )
 
 

@@ -24,14 +24,14 @@ from snn_deploy.report.tensors import quantization_section, tensor_data
 MANIFEST = "manifest.json"
 
 
-def default_folder(network: Network) -> Path:
+def default_folder(model: Path | str) -> Path:
     """Return ``<stem>-export`` in the current folder."""
-    return Path(f"{stem_of(network)}-export")
+    return Path(f"{stem_of(model)}-export")
 
 
-def stem_of(network: Network) -> str:
-    """Return the model's file name without suffix, safe as a file name."""
-    return safe_name(Path(network.source.path).stem or "network")
+def stem_of(model: Path | str) -> str:
+    """Return a model's file name without suffix, safe as a file name."""
+    return safe_name(Path(model).stem or "network")
 
 
 def export(
@@ -45,7 +45,7 @@ def export(
 
     Raises OutputError (exit 10) and leaves an earlier folder as it was.
     """
-    stem = stem_of(network)
+    stem = stem_of(network.source.path)
     # The file's name, not its path: the same model exported from elsewhere gives the same bytes.
     source = replace(network.source, path=Path(network.source.path).name)
     named = replace(network, source=source)
@@ -131,7 +131,7 @@ def export_report(
         table = quantization_section(program)
         if table is not None:
             sections.append(table)
-    stem = stem_of(network)
+    stem = stem_of(network.source.path)
     names = [f"{stem}.nir", *(n for files in written.values() for n in files[:4])]
     hidden = sum(max(0, len(files) - 4) for files in written.values())
     lines = [("file", f"{folder}/{n}") for n in names]

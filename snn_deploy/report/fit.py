@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from snn_deploy import units
 from snn_deploy.backends.base import Options
 from snn_deploy.backends.prepare import prepare
-from snn_deploy.backends.registry import registered, target
 from snn_deploy.budget.findings import Finding, Fit, findings, verdict
 from snn_deploy.budget.memory import microcontroller_usage
-from snn_deploy.device.load import load, names
+from snn_deploy.device.load import names
 from snn_deploy.device.model import Device
 from snn_deploy.device.usage import Usage
 from snn_deploy.errors import UnsupportedError
@@ -18,6 +17,7 @@ from snn_deploy.ir.network import Network
 from snn_deploy.passes.quantize import quantize
 from snn_deploy.report.model import Item, Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
+from snn_deploy.report.targets import device_named, plugin_devices, usable_targets
 
 _SHOWN = 4
 
@@ -32,8 +32,9 @@ def fits(
     """
     found: dict[str, tuple[str, Fit]] = {}
     left_out: dict[str, str] = {}
-    for name in devices or names():
-        device = load(name)
+    every = (*names(), *(d.name for d in plugin_devices()))
+    for name in devices or every:
+        device = device_named(name)
         if not devices and not device.limits:
             continue
         try:
@@ -61,11 +62,11 @@ def usage_on(
         return microcontroller_usage(
             quantize(network, LOIHI if current else FPGA, bits=bits), device, margin
         )
-    for entry in registered():
-        backend = target(entry.name)
-        if backend.family == device.family:
-            program = prepare(network, backend, Options(bits=bits, device=device))
-            return backend.usage(program)
+    able = [backend for backend in usable_targets() if backend.family == device.family]
+    # Of two targets of one family, the one that brought the device knows it best.
+    able.sort(key=lambda backend: device_named(backend.default_device).name != device.name)
+    if able:
+        return able[0].usage(prepare(network, able[0], Options(bits=bits, device=device)))
     raise UnsupportedError(
         f"no target lowers for the family {device.family!r}",
         where=device.name,

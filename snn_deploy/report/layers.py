@@ -41,7 +41,8 @@ def layer_records(outcome: Outcome) -> list[dict[str, Any]]:
     memory: dict[str, int] = {}
     for item in outcome.usage.items:
         memory[item.where] = memory.get(item.where, 0) + item.bits
-    found = layers(outcome.program.real)
+    network = outcome.program.real
+    found = [(name, (name,)) for name in network.inputs] + layers(network)
     known = {place for _, places in found for place in places}
     outside = [(p, (p,)) for p in (*outcome.budget.places, *memory) if p not in known]
     records = []

@@ -2,43 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from snn_deploy.backends.base import Target
 from snn_deploy.backends.registry import registered, target
 from snn_deploy.device.load import load, names
-from snn_deploy.device.model import Value
+from snn_deploy.device.model import Device, Value
+from snn_deploy.errors import SnnDeployError, UnsupportedError
 from snn_deploy.report.model import Report, Section, Table, Text
+
+
+def usable_targets() -> tuple[Target, ...]:
+    """Return the targets that load; of one that does not, ``targets list`` says why."""
+    found = []
+    for entry in registered():
+        with contextlib.suppress(UnsupportedError):
+            found.append(target(entry.name))
+    return tuple(found)
+
+
+def plugin_devices() -> tuple[Device, ...]:
+    """Return the devices that plugins bring: their targets' default devices that are files."""
+    paths = (t.default_device for t in usable_targets() if t.default_device not in names())
+    found = {device.name: device for device in map(load, paths)}
+    return tuple(found[name] for name in sorted(found))
+
+
+def device_named(name: str) -> Device:
+    """Return a shipped device, a plugin's or that of a file; UsageError where there is none."""
+    if name not in names():
+        for device in plugin_devices():
+            if device.name == name:
+                return device
+    return load(name)
 
 
 def list_report() -> Report:
     """Return targets and devices."""
-    targets = []
+    targets: list[dict[str, str | None]] = []
     for entry in registered():
-        made = target(entry.name)
-        judge = made.oracle()
-        targets.append(
-            {
-                "target": entry.name,
+        record: dict[str, str | None] = {"target": entry.name, "package": entry.package}
+        try:
+            made = target(entry.name)
+        except SnnDeployError as error:
+            record |= {"title": error.message, "family": None, "judge": None, "device": None}
+        else:
+            judge = made.oracle()
+            device = device_named(made.default_device).name
+            record |= {
                 "title": made.title,
                 "family": made.family,
                 "judge": judge.name if judge else None,
-                "package": entry.package,
+                "device": device,
             }
-        )
-    devices = [load(name) for name in names()]
+        targets.append(record)
+    devices = [*(load(name) for name in names()), *plugin_devices()]
     table = Table(
         title="",
-        columns=("target", "title", "checked by", "from package"),
-        rows=tuple((t["target"], t["title"], t["judge"] or "-", t["package"]) for t in targets),  # type: ignore[misc]
-        align="llll",
+        columns=("target", "title", "device", "checked by", "from package"),
+        rows=tuple(
+            tuple(t[key] or "-" for key in ("target", "title", "device", "judge", "package"))
+            for t in targets
+        ),
+        align="lllll",
     )
     shown = Table(
         title="",
         columns=("device", "family", "title"),
-        rows=tuple(
-            (d.name, d.family + (" (fit only)" if d.fit_only else ""), d.title) for d in devices
-        ),
+        rows=tuple((d.name, d.family, d.title) for d in devices),
         align="lll",
+        note="every device serves fit; a target lowers for those of its own family",
     )
     return Report(
         command="targets list",
@@ -66,7 +100,7 @@ def _amount(value: Value) -> str:
 
 def device_report(name: str) -> Report:
     """Return every value of a device, with unit, kind and source."""
-    device = load(name)
+    device = device_named(name)
     values = {**device.limits, **device.timing}
     rows = [(key, _amount(v), v.unit, v.kind, v.source) for key, v in values.items()]
     prices = []

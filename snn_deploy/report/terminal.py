@@ -2,114 +2,173 @@
 
 from __future__ import annotations
 
-import io
+import math
 import shutil
-import textwrap
+from collections.abc import Iterator
 
+from snn_deploy import units
 from snn_deploy.errors import printable
-from snn_deploy.report.model import Chart, Report, Table, Text
+from snn_deploy.report.layout import cells, fold, hanging, pad, table_lines
+from snn_deploy.report.model import Bar, Chart, Item, Report, Table, Text
 
-_MARK = {"good": "green", "bad": "bold red", "unsure": "yellow", "plain": ""}
+_MARK = {"good": "32", "bad": "1;31", "unsure": "33", "plain": ""}
+_SAID = {"good": "ok", "bad": "problem", "unsure": "unsure", "plain": ""}
+_BOLD = "1"
 _BAR_WIDTH = 28
+_LABEL_WIDTH = 26
+_PARTS = "#=+:*~"
+
+# A line and its style: numbers of an ANSI escape sequence, or "".
+_Line = tuple[str, str]
 
 
 def terminal_width() -> int:
-    """Return the terminal's width, at least 80."""
+    """Return the terminal's width, at least 80 and at most 120."""
     return max(80, min(shutil.get_terminal_size((80, 24)).columns, 120))
 
 
 def render(report: Report, *, width: int = 80, color: bool = False, detail: bool = False) -> str:
-    """Return the report as text; no line is longer than ``width``."""
-    from rich.console import Console
+    """Return the report as text; no line is longer than ``width`` cells (40 or more).
 
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=width,
-        force_terminal=color,
-        no_color=not color,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    console.print(printable(report.title), style="bold" if color else "")
+    What is too long is folded, never cut off. detail: show the detailed sections too.
+    """
+    lines: list[_Line] = [(line, _BOLD) for line in fold(printable(report.title), width)]
     for section in report.sections:
         if section.detail and not detail:
             continue
-        console.print()
         if section.title:
-            console.print(printable(section.title), style="bold" if color else "")
-        for item in section.items:
-            if isinstance(item, Table):
-                _table(console, item, width)
-            elif isinstance(item, Chart):
-                _chart(console, item, width)
-            else:
-                _text(console, item, width)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
-    return "\n".join(lines) + "\n"
+            title = fold(printable(section.title), width)
+            lines += [("", ""), *((line, _BOLD) for line in title)]
+            lines.append(("─" * max(map(cells, title)), ""))
+        for i, item in enumerate(section.items):
+            if i or not section.title:
+                lines.append(("", ""))
+            lines += _item(item, width)
+    return "".join(_styled(line, style if color else "") + "\n" for line, style in lines)
 
 
-def _wrapped(text: str, width: int, indent: str) -> str:
-    return textwrap.fill(
-        printable(text), width, initial_indent=indent, subsequent_indent=indent,
-        break_on_hyphens=False,
+def _styled(line: str, style: str) -> str:
+    return f"\x1b[{style}m{line}\x1b[0m" if style and line else line
+
+
+def _item(item: Item, width: int) -> Iterator[_Line]:
+    if isinstance(item, Table):
+        yield from _table(item, width)
+    elif isinstance(item, Chart):
+        yield from _chart(item, width)
+    else:
+        yield from _text(item, width)
+
+
+def _text(item: Text, width: int) -> Iterator[_Line]:
+    said = f"[{_SAID[item.tone]}]" if _SAID[item.tone] else ""
+    for line in fold(" ".join(filter(None, (printable(item.title), said))), width):
+        if line:
+            yield line, _MARK[item.tone]
+    labels = [printable(label) for label, _ in item.lines]
+    room = max((n for n in map(cells, labels) if n <= _LABEL_WIDTH), default=0)
+    for label, (_, value) in zip(labels, item.lines, strict=True):
+        lead = f"  {pad(label, room)}  " if room else "  "
+        if cells(label) > room:
+            yield from ((f"  {line}", _MARK[item.tone]) for line in fold(label, width - 2))
+            lead = f"  {' ' * room}  "
+        elif not label:
+            lead = "  "
+        yield from ((line, _MARK[item.tone]) for line in hanging(lead, printable(value), width))
+
+
+def _table(table: Table, width: int) -> Iterator[_Line]:
+    if table.title:
+        yield from ((line, "") for line in fold(printable(table.title), width))
+    for line, head in table_lines(table, width):
+        yield line, _BOLD if head else ""
+    yield from _note(table.note, width)
+
+
+def _note(note: str, width: int) -> Iterator[_Line]:
+    if note:
+        yield from ((line, "") for line in hanging("  ", printable(note), width))
+
+
+def _chart(chart: Chart, width: int) -> Iterator[_Line]:
+    unit = "" if chart.unit in units.PRINTED or not chart.unit else f" ({chart.unit})"
+    yield from ((line, "") for line in fold(printable(chart.title + unit), width))
+    top = max((_reach(bar) for bar in chart.bars), default=0.0)
+    labels = [fold(printable(bar.label), _LABEL_WIDTH) for bar in chart.bars]
+    room = max((cells(line) for lines in labels for line in lines), default=0)
+    texts = [printable(bar_text(bar, chart.unit)) for bar in chart.bars]
+    longest = max(
+        (cells(t) for t, bar in zip(texts, chart.bars, strict=True) if drawable(bar)), default=0
     )
-
-
-def _text(console: object, item: Text, width: int) -> None:
-    label_width = max((len(label) for label, _ in item.lines), default=0)
-    if item.title:
-        console.print(printable(item.title))  # type: ignore[attr-defined]
-    for label, value in item.lines:
-        lead = f"  {printable(label):<{label_width}}  " if label_width else "  "
-        text = textwrap.fill(
-            printable(value),
-            width,
-            initial_indent=lead,
-            subsequent_indent=" " * len(lead),
-            break_on_hyphens=False,
+    # Two blanks before the label, the bar and the text.
+    length = max(10, min(_BAR_WIDTH, width - room - longest - 6))
+    for bar, label, text in zip(chart.bars, labels, texts, strict=True):
+        lead = f"  {pad(label[0], room)}  "
+        if drawable(bar):
+            lead += f"{pad(_drawn(bar, top, length), length)}  "
+        yield from _beside(hanging(lead, text, width), label[1:], room)
+        parts = (
+            f"{_PARTS[i % len(_PARTS)]} {part} {units.amount(value, chart.unit)}"
+            for i, (part, value) in enumerate(bar.parts)
         )
-        console.print(text, style=_MARK[item.tone])  # type: ignore[attr-defined]
+        if bar.parts:
+            below = printable(", ".join(parts))
+            yield from ((line, "") for line in hanging(" " * (room + 4), below, width))
+    yield from _note(chart.note, width)
 
 
-def _table(console: object, table: Table, width: int) -> None:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text as RichText
-
-    rich = RichTable(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-        show_footer=False,
-        title=RichText(printable(table.title)) if table.title else None,
-        title_justify="left",
-    )
-    for name, align in zip(table.columns, table.align, strict=True):
-        rich.add_column(
-            RichText(printable(name)),
-            justify="right" if align == "r" else "left",
-            overflow="fold",
-        )
-    for i, row in enumerate(table.rows):
-        last = table.total and i == len(table.rows) - 1
-        if last:
-            rich.add_section()
-        rich.add_row(*(RichText(printable(cell)) for cell in row))
-    console.print(rich)  # type: ignore[attr-defined]
-    if table.note:
-        console.print(_wrapped(table.note, width, "  "))  # type: ignore[attr-defined]
+def _beside(lines: list[str], label: list[str], room: int) -> Iterator[_Line]:
+    """Yield ``lines`` with the rest of a folded label in front of the second and on."""
+    for i in range(max(len(lines), len(label) + 1)):
+        line = lines[i] if i < len(lines) else ""
+        if 0 < i <= len(label):
+            line = f"  {pad(label[i - 1], room)}" + line[room + 2 :]
+        yield line.rstrip(), ""
 
 
-def _chart(console: object, chart: Chart, width: int) -> None:
-    console.print(f"{printable(chart.title)} ({printable(chart.unit)})")  # type: ignore[attr-defined]
-    top = max((b.value for b in chart.bars if b.value is not None), default=0.0) or 1.0
-    label_width = max((len(b.label) for b in chart.bars), default=0)
-    for bar in chart.bars:
-        filled = "" if bar.value is None else "#" * max(1, round(_BAR_WIDTH * bar.value / top))
-        line = f"  {printable(bar.label):<{label_width}}  {filled:<{_BAR_WIDTH}}  {printable(bar.text)}"
-        console.print(line if len(line) <= width else line[:width])  # type: ignore[attr-defined]
-    if chart.note:
-        console.print(_wrapped(chart.note, width, "  "))  # type: ignore[attr-defined]
+def drawable(bar: Bar) -> bool:
+    """Return whether the bar has a finite value."""
+    return bar.value is not None and math.isfinite(bar.value)
+
+
+def _reach(bar: Bar) -> float:
+    """Return how far a bar and its interval go."""
+    ends = (bar.value, bar.high, sum(value for _, value in bar.parts))
+    return max(end for end in (0.0, *ends) if end is not None and math.isfinite(end))
+
+
+def bar_text(bar: Bar, unit: str) -> str:
+    """Return what stands beside a bar: its text, its interval unless the text tells it, or why
+    there is no value.
+    """
+    if bar.value is None:
+        return bar.text if bar.text.startswith("n/a") else f"n/a: {bar.text or 'not known'}"
+    text = bar.text or units.amount(bar.value, unit)
+    if bar.low is None or bar.high is None:
+        return text
+    low, high = units.amount(bar.low, unit), units.amount(bar.high, unit)
+    return text if low in text and high in text else f"{text} ({low} to {high})"
+
+
+def _drawn(bar: Bar, top: float, length: int) -> str:
+    """Return a bar of ``length`` cells at most; what is more than nothing has a cell at least."""
+    value = bar.value or 0.0
+    if value <= 0 or top <= 0:
+        return ""
+    end = max(1, round(length * value / top))
+    drawn = "#" * end
+    if bar.parts:
+        drawn, done = "", 0.0
+        for i, (_, part) in enumerate(bar.parts):
+            done += part
+            drawn = pad(drawn, 0) + _PARTS[i % len(_PARTS)] * (
+                min(end, round(length * done / top)) - len(drawn)
+            )
+        drawn = drawn or _PARTS[0]
+    if bar.low is None or bar.high is None:
+        return drawn
+    low, high = (max(1, min(length, round(length * x / top))) for x in (bar.low, bar.high))
+    drawn = drawn + "-" * (high - len(drawn))
+    marked = list(drawn)
+    marked[low - 1] = marked[high - 1] = "|"
+    return "".join(marked)

@@ -226,27 +226,27 @@ def test_the_compiled_recurrence_is_the_python_one():
     assert expected[0].tolist() == [0] * 7 and (expected[1:, 0] > 0).all()
 
 
-def test_kernels_compile_where_nothing_can_be_written(tmp_path):
-    """A read-only home and cache folder: numba's cache falls through to none at all."""
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file, where a folder would be needed")
+@pytest.mark.parametrize("writable", [True, False])
+def test_kernels_are_kept_in_the_user_cache_or_compiled_anew(tmp_path, writable):
     code = (
-        "import numpy as np\n"
+        "import numpy as np, numba.core.caching as caching, sys\n"
         "from snn_deploy.backends.fpga import kernel\n"
-        "z = np.zeros(1, np.int64)\n"
-        "two = np.array([0, 1])\n"
-        "out = kernel.compiled()(two, z, z, z, two, z, np.full((1, 2), 3), 4)\n"
-        "print(out.tolist(), kernel.cache_folder())\n"
+        "if sys.argv[1] == 'False':\n"
+        "    caching.CacheImpl._locator_classes = []  # as if no folder could be written\n"
+        "z, two = np.zeros(1, np.int64), np.array([0, 1])\n"
+        "print(kernel.compiled()(two, z, z, z, two, z, np.full((1, 2), 3), 4).tolist())\n"
     )
-    env = {**os.environ, "XDG_CACHE_HOME": str(blocked), "HOME": str(blocked)}
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     env.pop("NUMBA_CACHE_DIR", None)
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=root, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code, str(writable)],
+        env=env, cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[[6, 1, 6, 3, 0, 1, 2]]")
-    assert str(blocked / "snn-deploy" / "numba") in done.stdout
+    assert done.stdout.strip() == "[[6, 1, 6, 3, 0, 1, 2]]"
+    kept = list((tmp_path / "snn-deploy" / "numba").rglob("*.nbc")) if writable else []
+    assert len(kept) == int(writable) and any(tmp_path.iterdir()) == writable
 
 
 # ---------------------------------------------------------------- memory

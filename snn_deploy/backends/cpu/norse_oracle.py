@@ -107,7 +107,7 @@ def _tensor(array: Any) -> Any:
 
 def _layer(synapse: Synapse) -> Layer:
     """Return torch's own operator for a synapse, float64."""
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
 
     if isinstance(synapse, Dense | Csr):
         weight = _tensor(synapse.weight if isinstance(synapse, Dense) else synapse.to_dense())
@@ -148,7 +148,7 @@ def _cell(network: Network, population: Population, samples: int) -> Stepper:
 
     neuron, shape, dt = population.neuron, population.shape, network.dt_s
     where = network.where(population.name)
-    put = lambda value: _tensor(per_neuron(value, shape).reshape(shape))  # noqa: E731
+    put = lambda value: _tensor(per_neuron(value, shape).reshape(shape))
     zeros = torch.zeros((samples, *shape), dtype=torch.float64)
     if isinstance(neuron, LIF):
         _need_own_threshold(neuron.reset_amount, where)
@@ -166,7 +166,10 @@ def _cell(network: Network, population: Population, samples: int) -> Stepper:
         )
     if isinstance(neuron, CubaLIF | CubaLI):
         gain = put(dt / neuron.tau_syn_s * neuron.w_in * neuron.r)
-        tau = {"tau_syn_inv": put(1.0 / neuron.tau_syn_s), "tau_mem_inv": put(1.0 / neuron.tau_mem_s)}
+        tau = {
+            "tau_syn_inv": put(1.0 / neuron.tau_syn_s),
+            "tau_mem_inv": put(1.0 / neuron.tau_mem_s),
+        }
         if isinstance(neuron, CubaLI):
             parameters = leaky_integrator.LIParameters(**tau, v_leak=put(neuron.v_leak))
             return _stateful(

@@ -12,9 +12,13 @@ from snn_deploy.ir.text import to_text
 
 
 def program_arrays(network: Network) -> dict[str, Array]:
-    """Return ``<projection>.<index>.<field>`` and ``<population>.<parameter>`` arrays, and the
-    network's text under ``program``: everything that a run needs, in plain numpy."""
-    arrays: dict[str, Array] = {"program": np.array(to_text(network)), "dt_s": np.array(network.dt_s)}
+    """Return everything that a run needs, in plain numpy: ``<projection>.<index>.<field>`` and
+    ``<population>.<parameter>`` arrays, and the network's text under ``program``.
+    """
+    arrays: dict[str, Array] = {
+        "program": np.array(to_text(network)),
+        "dt_s": np.array(network.dt_s),
+    }
     for projection in network.projections:
         for i, synapse in enumerate(projection.synapses):
             for field in fields(synapse):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snn_deploy.backends.base import Latency, Oracle, Options, Program
+from snn_deploy.backends.base import Latency, Options, Oracle, Program
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
@@ -127,4 +127,3 @@ class CpuTarget:
         name = f"{stem}.npz"
         save_npz(folder / name, program_arrays(program.payload))
         return [name]
-

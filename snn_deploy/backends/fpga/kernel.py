@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,14 +100,19 @@ def cache_folder() -> Path:
 
 @functools.cache
 def compiled() -> Callable[..., Array]:
-    """Return ``ingest``, compiled and cached in the user's folder; uncached where none can be
-    written (numba falls back by itself from one folder to the next)."""
-    if "numba" not in sys.modules:
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder()))
+    """Return ``ingest``, compiled; its machine code is kept in the user's cache folder.
+
+    NUMBA_CACHE_DIR is honoured. Where the folder cannot be written numba tries its own, and
+    where there is none the code is compiled anew in each process.
+    """
     import numba
 
-    try:
+    given = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = given or str(cache_folder())
+    try:  # the place is chosen here, not when the function first runs
         kernel: Callable[..., Array] = numba.njit(cache=True)(ingest)
     except RuntimeError:  # "no locator available": nowhere to write
         kernel = numba.njit(ingest)
+    finally:
+        numba.config.CACHE_DIR = given
     return kernel

@@ -255,13 +255,8 @@ def _check_dense(projection: DenseJob, pre: JobInput | JobPopulation, post: JobP
         )
     _check_range(np.asarray(projection.weight_exp), WEIGHT_EXP_RANGE, "weight exponent", None)
     low, high = int(weight.min()), int(weight.max())
-    if low >= 0:
-        limits, mode = EXCITATORY_RANGE, "excitatory"
-    elif high <= 0:
-        limits, mode = INHIBITORY_RANGE, "inhibitory"
-    else:
-        limits, mode = MIXED_RANGE, "mixed-sign"
-    _check_range(weight, limits, f"{mode} weight", None)
+    mode = "excitatory" if low >= 0 else "inhibitory" if high <= 0 else "mixed-sign"
+    _check_range(weight, weight_limits(low, high, dense=True), f"{mode} weight", None)
     if mode == "mixed-sign" and bool(np.any(weight & 1)):
         raise UnsupportedError(
             "mixed-sign weights must be even: Lava floors odd ones to 8 bits",
@@ -274,6 +269,13 @@ def _check_dense(projection: DenseJob, pre: JobInput | JobPopulation, post: JobP
         int(np.where(rows < 0, -rows, 0).sum(axis=1).max()),
     )
     return drive << max(projection.weight_exp, 0)
+
+
+def weight_limits(low: int, high: int, *, dense: bool) -> tuple[int, int]:
+    """Return the range that a tensor spanning low..high may use: Lava's Dense has one per sign."""
+    if not dense:
+        return CONV_WEIGHT_RANGE
+    return EXCITATORY_RANGE if low >= 0 else INHIBITORY_RANGE if high <= 0 else MIXED_RANGE
 
 
 def _check_conv(projection: ConvJob, pre: JobInput | JobPopulation, post: JobPopulation) -> int:

@@ -56,7 +56,7 @@ def axon_bits(counts: Array, weight_bits: int, index_bits: int, delay_bits: int)
     counts = counts[counts > 0].astype(np.int64)
     entry = weight_bits + index_bits + delay_bits
     whole, rest = counts // _GROUP, counts % _GROUP
-    words = lambda n: -(-(n * entry + _HEADER_BITS) // _WORD_BITS)  # noqa: E731
+    words = lambda n: -(-(n * entry + _HEADER_BITS) // _WORD_BITS)
     total = int(whole.sum()) * int(words(np.int64(_GROUP)))
     return _WORD_BITS * (total + int(words(rest[rest > 0]).sum()))
 
@@ -154,9 +154,9 @@ def _wire(
     for synapses in program.synapses:
         post, pre = entries[synapses.name]
         part = np.searchsorted(starts[synapses.post], post, side="right") - 1
-        pairs = np.unique(np.stack([pre.astype(np.int64), part]), axis=1)
-        size = math.prod(shapes[synapses.pre])
-        reached = np.bincount(pairs[0], minlength=size)
+        size, parts = math.prod(shapes[synapses.pre]), len(starts[synapses.post])
+        pairs = np.unique(pre.astype(np.int64) * parts + part)
+        reached = np.bincount(pairs // parts, minlength=size)
         targets[synapses.name] = reached
         for core in cores:
             if core.population == synapses.pre:

@@ -14,6 +14,7 @@ from snn_deploy.backends.loihi.job import (
 )
 from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
 from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import MEMBRANE_READOUTS
 from snn_deploy.ir.spikes import Trace
 from snn_deploy.ir.synapses import Csr
 
@@ -92,14 +93,17 @@ class LavaOracle:
             record = result.recordings[population.name]
             shape = (*lead, *population.shape)
             spikes[population.name] = record.spikes.reshape(shape)
-            assert record.u is not None and record.v is not None
+            assert record.u is not None
+            assert record.v is not None
             states[population.name] = {
                 "u": record.u.reshape(shape),
                 "v": record.v.reshape(shape),
             }
-        output = loihi.network.outputs[0]
+        output = loihi.network.output_population.name
+        membrane = loihi.network.readout.kind in MEMBRANE_READOUTS
+        values = states[output]["v"] if membrane else spikes[output]
         return Trace(
-            output=spikes[output].reshape(*lead, -1),
+            output=values.reshape(*lead, -1),
             counts={
                 n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
                 for n, s in {loihi.network.inputs[0]: x, **spikes}.items()

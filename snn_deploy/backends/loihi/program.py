@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from snn_deploy.errors import UnsupportedError
+from snn_deploy.backends.loihi.job import weight_limits
+from snn_deploy.errors import MismatchError, UnsupportedError
 from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import Network, Population, Projection
@@ -127,7 +128,7 @@ def _check_input(network: Network) -> None:
 
 
 def _int(value: Array) -> int | Array:
-    return int(value) if np.ndim(value) == 0 else value
+    return int(value) if value.ndim == 0 else value
 
 
 def _population(qnet: QNetwork, population: Population, depth: int) -> LoihiPopulation:
@@ -145,12 +146,26 @@ def _population(qnet: QNetwork, population: Population, depth: int) -> LoihiPopu
 
 
 def _synapses(network: Network, projection: Projection, pad_steps: int) -> LoihiSynapses:
-    operator = None if pad_steps else _as_convolution(network, projection)
+    operator: Csr | Conv2d | None = None
+    if not pad_steps:
+        operator = _as_convolution(network, projection)
+    if operator is None:
+        operator = _as_csr(network, projection)
+    weights = operator.data if isinstance(operator, Csr) else operator.weight
+    low, high = (int(weights.min()), int(weights.max())) if weights.size else (0, 0)
+    least, most = weight_limits(low, high, dense=isinstance(operator, Csr))
+    if low < least or high > most:
+        raise UnsupportedError(
+            "a pool and the layer behind it make weights that 8 bits do not hold",
+            where=network.where(projection.name),
+            used=f"{low} to {high}, allowed {least} to {most}",
+            hint="use a pool whose windows do not overlap (stride = kernel), or put it elsewhere",
+        )
     return LoihiSynapses(
         name=projection.name,
         pre=projection.pre,
         post=projection.post,
-        operator=operator or _as_csr(network, projection),
+        operator=operator,
         pad_steps=pad_steps,
         helper=projection.helper,
         origin=projection.origin,
@@ -181,27 +196,24 @@ def _as_convolution(network: Network, projection: Projection) -> Conv2d | None:
     shapes = chain_shapes(network, projection)
     chain: list[Synapse] = list(projection.synapses)
     scale = 1
-    if isinstance(chain[-1], Diagonal) and chain[-1].scale.size == 1:
-        scale = int(chain.pop().scale)
-    pool: Pool2d | None = None
-    if chain and isinstance(chain[0], Pool2d):
-        first = chain.pop(0)
-        assert isinstance(first, Pool2d)
-        pool = first
-    if len(chain) > 1 or (chain and not isinstance(chain[0], Conv2d)) or not (chain or pool):
-        return None
+    last = chain[-1]
+    if isinstance(last, Diagonal) and last.scale.size == 1:
+        scale = int(last.scale)
+        chain.pop()
     if len(network.population(projection.post).shape) != 3:
         return None
-    conv = chain[0] if chain else None
+    conv: Conv2d | None
+    match chain:
+        case [Conv2d() as conv]:
+            pass
+        case [Pool2d() as pool]:
+            conv = _pool_kernel(pool, shapes[0][0])
+        case [Pool2d() as pool, Conv2d() as behind]:
+            conv = _fuse(pool, behind, shapes[0])
+        case _:
+            conv = None
     if conv is None:
-        assert pool is not None
-        conv = _pool_kernel(pool, shapes[0][0])
-    elif pool is not None:
-        fused = _fuse(pool, conv, shapes[0])  # type: ignore[arg-type]
-        if fused is None:
-            return None
-        conv = fused
-    assert isinstance(conv, Conv2d)
+        return None
     top, bottom, left, right = conv.padding
     if (top, left) != (bottom, right):
         return None
@@ -239,9 +251,11 @@ def _fuse(pool: Pool2d, conv: Conv2d, shape: Shape) -> Conv2d | None:
 def decode(program: LoihiProgram, qnet: QNetwork) -> QNetwork:
     """Return the QNetwork that the program's own numbers describe.
 
-    Running it executes what was lowered, so a wrong weight, threshold, decay or bias in the
-    program shows against the QNetwork that it was made from.
+    Running it executes what was lowered, so a wrong weight, threshold, decay, bias or delay in
+    the program shows against the QNetwork that it was made from. Raises MismatchError, located,
+    where spikes would arrive before their step: no un-pipelined network does that.
     """
+    network = qnet.network
     populations = dict(qnet.populations)
     for population in program.populations:
         q = populations[population.name]
@@ -249,18 +263,27 @@ def decode(program: LoihiProgram, qnet: QNetwork) -> QNetwork:
             q,
             decay_u=np.asarray(population.du, np.int64) + 1,
             decay_v=np.asarray(population.dv, np.int64),
-            threshold=None if q.threshold is None else np.asarray(population.vth, np.int64),
+            threshold=_threshold(population, silent=q.threshold is None),
             bias=None if population.bias is None else np.asarray(population.bias, np.int64),
         )
     by_name = {s.name: s for s in program.synapses}
-    late = {p.name: p.depth for p in program.populations} | dict.fromkeys(qnet.network.inputs, 0)
+    late = {p.name: p.depth for p in program.populations} | dict.fromkeys(network.inputs, 0)
     projections = []
-    for projection in qnet.network.projections:
+    for projection in network.projections:
         synapses = by_name[projection.name]
         # Steps beyond the aligned ones are a real delay; a lowering without faults has none.
         extra = late[projection.pre] + 1 + synapses.pad_steps - late[projection.post]
-        projections.append(
-            replace(projection, synapses=(synapses.operator,), delay_steps=max(extra, 0))
-        )
-    network = replace(qnet.network, projections=tuple(projections))
-    return replace(qnet, network=network, populations=populations)
+        if extra < 0:
+            raise MismatchError(
+                "the program delivers spikes before the step that they belong to",
+                where=network.where(projection.name),
+                used=f"{-extra} steps too early",
+            )
+        projections.append(replace(projection, synapses=(synapses.operator,), delay_steps=extra))
+    decoded = replace(network, projections=tuple(projections))
+    return replace(qnet, network=decoded, populations=populations)
+
+
+def _threshold(population: LoihiPopulation, *, silent: bool) -> Array | None:
+    vth = np.asarray(population.vth, np.int64)
+    return None if silent and bool(np.all(vth == _NEVER)) else vth

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snn_deploy.backends.arithmetics import LOIHI
-from snn_deploy.backends.base import Latency, Oracle, Options, Program
+from snn_deploy.backends.base import Latency, Options, Oracle, Program
 from snn_deploy.backends.loihi.mapping import Mapping, hops, place, usage
 from snn_deploy.backends.loihi.program import LoihiProgram, decode, lower
 from snn_deploy.errors import UnsupportedError
@@ -62,7 +63,8 @@ class LoihiTarget:
 
     def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
         """Return populations, synapses and cores; located errors for what has no form."""
-        assert qnet is not None and options.device is not None
+        assert qnet is not None
+        assert options.device is not None
         payload = lower(qnet)
         return Program(
             target=self.name, real=network, qnet=qnet, payload=payload, device=options.device
@@ -70,7 +72,7 @@ class LoihiTarget:
 
     def mapping(self, program: Program) -> Mapping:
         """Return the placement on the program's device."""
-        return place(program.payload, program.device)
+        return _placed(program)
 
     def run(self, program: Program, x: Array, record: str = "output") -> Trace:
         """Run what the program holds on the integer engine."""
@@ -143,6 +145,12 @@ class LoihiTarget:
         ]
         write_text(folder / "cores.json", json.dumps(cores, indent=2) + "\n")
         return [*names, "cores.json"]
+
+
+@lru_cache(maxsize=4)
+def _placed(program: Program) -> Mapping:
+    """Place once per program: run, usage and write all ask, and a large network takes seconds."""
+    return place(program.payload, program.device)
 
 
 def net_file(program: LoihiProgram) -> bytes:

@@ -1,0 +1,166 @@
+"""Speed and memory, measured: start-up, export of large tickets, engines against peers.
+
+    python tools/bench.py [--repeat 5] [--only NAME] [--write]
+
+Prints a table; --write also stores docs/measured/bench.md and .json. Times are medians of whole
+processes; on a shared machine compare ratios, not single times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [sys.executable, "-m", "snn_deploy"]
+TARGETS = ("cpu", "loihi", "fpga")
+
+
+def timed(command: list[str], repeat: int, cwd: Path) -> tuple[float, float]:
+    """Return (median seconds, peak MB) of a command's runs in children of their own."""
+    seconds, peak = [], 0.0
+    for _ in range(repeat):
+        start = time.perf_counter()
+        child = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert child.stderr is not None
+        words = child.stderr.read().decode()
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"{' '.join(command)} failed:\n{words}")
+        seconds.append(time.perf_counter() - start)
+        peak = max(peak, usage.ru_maxrss / 1024)
+    return statistics.median(seconds), peak
+
+
+def large_mlp(path: Path) -> int:
+    """Write an MLP ticket of 15 million weights, 98 % of them pruned; returns the weights."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+    from torch import nn
+
+    from snn_deploy.frontends.state import save_ticket
+    from snn_deploy.tickets.lif import LIF
+
+    torch.manual_seed(0)
+    sizes = (784, 4096, 2880, 10)
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(a, b), LIF(tau_s=2e-3, dt_s=1e-3)]
+    return _save(nn.Sequential(*layers), path, torch.zeros(1, 784), save_ticket)
+
+
+def large_conv(path: Path) -> int:
+    """Write a VGG16 ticket (13 convolutions, batch norm) of 14.7 million weights, 98 % pruned."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+    from torch import nn
+
+    from snn_deploy.frontends.state import save_ticket
+    from snn_deploy.tickets.lif import LIF
+
+    torch.manual_seed(0)
+    plan = (64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P")
+    layers: list[nn.Module] = []
+    channels = 3
+    for entry in plan:
+        if entry == "P":
+            layers.append(nn.AvgPool2d(2))
+            continue
+        assert isinstance(entry, int)
+        layers += [
+            nn.Conv2d(channels, entry, 3, padding=1, bias=False),
+            nn.BatchNorm2d(entry),
+            LIF(tau_s=2e-3, dt_s=1e-3),
+        ]
+        channels = entry
+    layers += [nn.Flatten(), nn.Linear(512, 10), LIF(tau_s=2e-3, dt_s=1e-3)]
+    return _save(nn.Sequential(*layers).eval(), path, torch.zeros(1, 3, 32, 32), save_ticket)
+
+
+def _save(module, path, example, save_ticket) -> int:
+    import torch
+
+    weights = [p for n, p in module.named_parameters() if p.ndim > 1]
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(torch.rand_like(weight) < 0.02)
+    coding = {"kind": "rate", "steps": 16, "seed": 0}
+    save_ticket(module, path, example_input=example, dt_s=1e-3, coding=coding)
+    return sum(w.numel() for w in weights)
+
+
+def bench_help(repeat: int, folder: Path) -> list[dict]:
+    seconds, peak = timed([*COMMAND, "--help"], max(repeat, 9), folder)
+    return [{"name": "snn-deploy --help", "seconds": seconds, "peak_mb": peak, "target": "0.15 s"}]
+
+
+def bench_import(repeat: int, folder: Path) -> list[dict]:
+    bare, _ = timed([sys.executable, "-c", "pass"], max(repeat, 9), folder)
+    seconds, peak = timed([sys.executable, "-c", "import snn_deploy"], max(repeat, 9), folder)
+    row = {"name": "import snn_deploy (beyond python itself)", "peak_mb": peak}
+    return [row | {"seconds": max(0.0, seconds - bare), "target": "0.10 s"}]
+
+
+def bench_export(repeat: int, folder: Path) -> list[dict]:
+    rows = []
+    for name, make in (("MLP", large_mlp), ("VGG16", large_conv)):
+        path = folder / f"{name}.pt"
+        # In a child: building it in torch must not count towards what export needs.
+        code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import bench; print(bench.large_{'mlp' if name == 'MLP' else 'conv'}(__import__('pathlib').Path({str(path)!r})))"
+        made = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        weights = int(made.stdout)
+        for target in TARGETS:
+            command = [*COMMAND, "export", str(path), "-t", target, "-o", f"{name}-{target}"]
+            seconds, peak = timed([*command, "--force", "-q"], min(repeat, 3), folder)
+            rows.append(
+                {
+                    "name": f"export {name}, {weights / 1e6:.1f} M weights, 98 % sparse, {target}",
+                    "seconds": seconds,
+                    "peak_mb": peak,
+                    "target": "10 s, 1,536 MB",
+                }
+            )
+    return rows
+
+
+BENCHES = {"help": bench_help, "import": bench_import, "export": bench_export}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", choices=BENCHES)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as name:
+        for key, bench in BENCHES.items():
+            if options.only in (None, key):
+                rows += bench(options.repeat, Path(name))
+    lines = ["| what | median | peak memory | wanted |", "|---|---:|---:|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['seconds']:.2f} s | {row['peak_mb']:,.0f} MB | {row['target']} |"
+        )
+    print("\n".join(lines))
+    if options.write:
+        folder = ROOT / "docs" / "measured"
+        folder.mkdir(parents=True, exist_ok=True)
+        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        text = f"# Speed and memory\n\n`python tools/bench.py --write`, {machine}, shared with other work.\n\n"
+        (folder / "bench.md").write_text(text + "\n".join(lines) + "\n")
+        (folder / "bench.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
