@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def chain(nodes: list[dict[str, Any]], coding: dict[str, Any] | None = None) -> 
     return {
         "dt_s": 1e-3,
         "nodes": nodes,
-        "edges": [list(pair) for pair in zip(names, names[1:], strict=False)],
+        "edges": [list(pair) for pair in pairwise(names)],
         "readout": {"kind": "count", "groups": None, "window": None},
         "coding": coding or CODING,
         "feedback": [],
@@ -35,7 +36,7 @@ def mlp_content(
     rng = np.random.default_rng(5)
     nodes: list[dict[str, Any]] = [{"name": "input", "op": "Input", "shape": [sizes[0]]}]
     state, masks = {}, {}
-    for i, (pre, post) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for i, (pre, post) in enumerate(pairwise(sizes), start=1):
         key = f"fc{i}.weight"
         mask = rng.random((post, pre)) < density
         mask[0, 0] = True
@@ -63,7 +64,7 @@ def conv_content() -> dict[str, Any]:
     import torch
 
     rng = np.random.default_rng(6)
-    real = lambda *shape: torch.from_numpy(rng.normal(0.2, 0.6, shape).astype(np.float32))  # noqa: E731
+    real = lambda *shape: torch.from_numpy(rng.normal(0.2, 0.6, shape).astype(np.float32))
     mask = torch.from_numpy(rng.random((4, 1, 3, 3)) < 0.6)
     state = {
         "conv.weight": real(4, 1, 3, 3) * mask,

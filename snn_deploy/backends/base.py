@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from snn_deploy.engine.loop import Record
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
@@ -94,7 +95,7 @@ class Target(Protocol):
     def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
         """Return the program for a folded network; located errors for what cannot be lowered."""
 
-    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+    def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
         """Run (samples, steps, *shape) on our model of the target; events and timing filled in."""
 
     def events(self, program: Program, trace: Trace) -> Events:

@@ -42,7 +42,8 @@ class Mismatch:
 class Comparison:
     """One simulator against another. values: compared numbers by variable; mismatches too.
 
-    judge: what ran, or "" where none did (model only). tolerance: 0 means bit for bit.
+    judge: what ran, or "" where none did (model only). tolerance: 0 means bit for bit. note:
+    what the judge did not record, "" where nothing is missing.
     """
 
     judge: str
@@ -99,9 +100,9 @@ class Verdict:
 def compare(
     network: Network, judge: Trace, ours: Trace, *, names: tuple[str, str], tolerance: float
 ) -> Comparison:
-    """Compare every population's spikes, and every state that both recorded.
+    """Compare the spikes of every population that the judge recorded, and states of both.
 
-    names: of the judge and of ours. Spikes are always compared exactly; NaN equals nothing.
+    names: of the judge and of ours; the note names the populations left out. Spikes are always compared exactly; NaN equals nothing.
     Populations go in the order of evaluation, so the first mismatch is the most upstream one.
     """
     values: dict[str, int] = {}
@@ -112,6 +113,9 @@ def compare(
             continue
         tables: list[tuple[str, Array, Array, float]] = []
         if network.step_of(name).threshold is not None:
+            if name not in judge.spikes:
+                left_out.append(name)
+                continue
             tables.append(("spikes", judge.spikes[name], ours.spikes[name], 0.0))
         mine, theirs = ours.states.get(name, {}), judge.states.get(name, {})
         for variable in ("u", "v"):
@@ -144,6 +148,7 @@ def compare(
         values=values,
         mismatches=wrong,
         first=first,
+        note=f"{names[0]} did not record {', '.join(left_out)}" if left_out else "",
     )
 
 

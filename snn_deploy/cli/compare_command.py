@@ -8,13 +8,14 @@ import click
 
 from snn_deploy.cli.options import (
     bits_option,
+    check_settings,
     folded_network,
-    fpga_options,
     input_options,
     model_options,
     output_options,
     prepared,
     read_data,
+    settings_option,
 )
 from snn_deploy.cli.output import check_targets, emit, fail, progress
 
@@ -32,7 +33,7 @@ from snn_deploy.cli.output import check_targets, emit, fail, progress
 )
 @input_options
 @bits_option
-@fpga_options
+@settings_option
 @click.option(
     "--max-energy",
     type=click.FloatRange(min=0, min_open=True),
@@ -55,6 +56,7 @@ def command(**options: Any) -> None:
     if not names:
         raise UsageError("--targets names no target", hint="--targets cpu,loihi,fpga")
     targets = [find_target(name) for name in names]
+    check_settings(targets, options)
     network = folded_network(options)
     data = read_data(network, options)
     outcomes, left_out = [], []

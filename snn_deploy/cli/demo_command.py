@@ -18,7 +18,7 @@ _VERIFIED_SAMPLES = 20
 _TARGETS = ("cpu", "loihi", "fpga")
 
 
-@click.command("demo")
+@click.command("demo", short_help="Train a small ticket and take it to every target.")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to make.")
 @click.option("--arch", "archs", type=click.Choice(_ARCHS), multiple=True, help="Only this network; repeat for several.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
@@ -80,7 +80,7 @@ def _one(
     from snn_deploy.report.build import compare_report
     from snn_deploy.report.export import export
     from snn_deploy.report.html import html_text
-    from snn_deploy.tickets.test_set import save_test_set
+    from snn_deploy.tickets.samples import save_test_set
 
     ticket, samples = folder / f"{arch}.pt", folder / f"{arch}-test.npz"
     settings = {"arch": arch, "out": ticket, "seed": seed, "sparsity": _SPARSITY}

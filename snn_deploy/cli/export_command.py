@@ -9,12 +9,13 @@ import click
 
 from snn_deploy.cli.options import (
     bits_option,
+    check_settings,
     device_option,
     folded_network,
-    fpga_options,
     model_options,
     output_options,
     prepared,
+    settings_option,
 )
 from snn_deploy.cli.output import check_targets, emit
 
@@ -40,7 +41,7 @@ from snn_deploy.cli.output import check_targets, emit
 )
 @device_option
 @bits_option
-@fpga_options
+@settings_option
 @output_options
 def command(**options: Any) -> None:
     """Lower MODEL for one or more targets; write NIR, artifacts, a report and a manifest."""
@@ -57,6 +58,7 @@ def command(**options: Any) -> None:
             "--device belongs to one target", hint="export one target at a time with --device"
         )
     targets = [find_target(name) for name in names]
+    check_settings(targets, options)
     network = folded_network(options)
     programs = [(t, prepared(network, t, options)) for t in targets]
     with shown_warnings():

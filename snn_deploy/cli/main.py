@@ -87,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(args: list[str]) -> int:
     """Return the exit code; every exception ends here, told on stderr and in ``--json -``."""
+    stdout = sys.stdout
     try:
         code = cli.main(args=args, prog_name="snn-deploy", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -105,8 +106,9 @@ def _run(args: list[str]) -> int:
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPT
     except SystemExit as stop:
-        # click leaves this way when the reader of our output went away (head, less): no error.
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+        # click leaves this way, with stdout replaced, when the reader of our output went away
+        # (head, less): no error.
+        if sys.stdout is not stdout:
             return 0
         return stop.code if isinstance(stop.code, int) else EXIT_BUG
     except MemoryError:
@@ -128,9 +130,7 @@ def _run(args: list[str]) -> int:
 
 def _json_alone(args: list[str]) -> bool:
     """Return whether ``--json -`` was given: errors must not wait for options to be parsed."""
-    return "--json=-" in args or any(
-        pair == ("--json", "-") for pair in itertools.pairwise(args)
-    )
+    return "--json=-" in args or any(pair == ("--json", "-") for pair in itertools.pairwise(args))
 
 
 def _tell(error: Mapping[str, object], args: list[str]) -> None:

@@ -13,7 +13,7 @@ import click
 from snn_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from snn_deploy.backends.base import Program, Target
     from snn_deploy.device.model import Device
@@ -42,6 +42,18 @@ def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} is not a shape such as 1,28,28")
     return tuple(int(part) for part in parts)
+
+
+def _settings(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, int] | None:
+    found: dict[str, int] = {}
+    for text in values:
+        name, _sign, number = text.partition("=")
+        if not number.strip().isdecimal():
+            raise click.BadParameter(f"{text!r} is not NAME=N with a whole number, as in banks=4")
+        found[name.strip()] = int(number)
+    return found or None
 
 
 #: MODEL, and what a file may leave open.
@@ -103,19 +115,13 @@ device_option = click.option(
 bits_option = click.option(
     "--bits", type=click.IntRange(min=1, max=32), metavar="N", help="Weight bits."
 )
-fpga_options = _all(
-    click.option(
-        "--banks",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="fpga: memory banks working in parallel.",
-    ),
-    click.option(
-        "--fifo-depth",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="fpga: entries a bank may run ahead.",
-    ),
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=N",
+    callback=_settings,
+    help="A setting of the target, see: snn-deploy targets ops TARGET.",
 )
 #: The target, its device and its choices.
 target_options = _all(
@@ -129,7 +135,7 @@ target_options = _all(
     ),
     device_option,
     bits_option,
-    fpga_options,
+    settings_option,
 )
 #: The data set.
 input_options = _all(
@@ -251,6 +257,20 @@ def chosen_device(target: Target, name: str | None) -> Device:
     return device
 
 
+def check_settings(targets: Sequence[Target], options: dict[str, Any]) -> None:
+    """Raise UsageError for a ``--set`` that none of the targets knows."""
+    from snn_deploy.report.targets import target_settings
+
+    known = [name for target in targets for name in target_settings(target)]
+    for name in options.get("settings") or ():
+        if name not in known:
+            raise UsageError(
+                f"no setting is called {name!r}",
+                where=", ".join(target.name for target in targets),
+                hint=f"settings: {', '.join(known)}" if known else "leave --set out",
+            )
+
+
 def prepared(
     network: Network, target: Target, options: dict[str, Any], arithmetic: str | None = None
 ) -> Program:
@@ -261,12 +281,13 @@ def prepared(
     from snn_deploy.backends.arithmetics import ARITHMETICS
     from snn_deploy.backends.base import Options
     from snn_deploy.backends.prepare import prepare
+    from snn_deploy.report.targets import target_settings
 
-    settings = {k: options[k] for k in ("banks", "fifo_depth") if options.get(k) is not None}
+    known = target_settings(target)
     chosen = Options(
         bits=options.get("bits"),
         device=chosen_device(target, options.get("device")),
-        settings=settings or None,
+        settings={k: v for k, v in (options.get("settings") or {}).items() if k in known} or None,
     )
     integers = None if arithmetic in (None, "float") else ARITHMETICS[arithmetic]
     with shown_warnings():

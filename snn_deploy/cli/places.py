@@ -9,10 +9,7 @@ from snn_deploy.errors import UnsupportedError, UsageError
 if TYPE_CHECKING:
     from snn_deploy.backends.base import Oracle, Target
 
-_LATER = {
-    "rtl": "the accelerator's RTL is not part of this release",
-    "netx": "running a .net file in lava-dl's own netx is not part of this release",
-}
+_LATER = {"rtl": "the accelerator's RTL is not part of this release"}
 
 
 def simulator(target: Target, place: str | None, *, default: str) -> Oracle | None:
@@ -27,15 +24,19 @@ def simulator(target: Target, place: str | None, *, default: str) -> Oracle | No
             return judge
     if place == "emulator":
         return None
-    if judge is not None and place == judge.name:
-        judge.version()  # missing tools are reported before hours of work
-        return judge
+    # A target with more simulators than the one that judges declares a method for them.
+    declared = getattr(target, "simulators", None)
+    oracles: tuple[Oracle, ...] = declared() if declared else (judge,) if judge else ()
+    by_name = {oracle.name: oracle for oracle in oracles}
+    if place in by_name:
+        by_name[place].version()  # missing tools are reported before hours of work
+        return by_name[place]
     if place in _LATER:
         raise UnsupportedError(
             f"--on {place}: {_LATER[place]}",
             hint=f"--on {judge.name if judge else 'emulator'}",
         )
-    choices = ["emulator"] + ([judge.name] if judge else [])
+    choices = ["emulator", *by_name]
     raise UsageError(
         f"{target.name} does not run on {place!r}", hint="--on " + " or --on ".join(choices)
     )

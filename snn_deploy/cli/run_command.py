@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from snn_deploy.cli.options import (
+    check_settings,
     folded_network,
     input_options,
     model_options,
@@ -49,6 +50,7 @@ def command(**options: Any) -> None:
 
     check_targets(options)
     target = find_target(options["target_name"])
+    check_settings([target], options)
     judge = simulator(target, options["place"], default="emulator")
     if options["arithmetic"] and target.arithmetic() is not None:
         raise UsageError(

@@ -109,7 +109,7 @@ def command(**options: Any) -> None:
             click.echo(f"\nkept the last finished round in {kept}; go on with --resume", err=True)
         raise
     if options["test_to"] is not None:
-        from snn_deploy.tickets.test_set import save_test_set
+        from snn_deploy.tickets.samples import save_test_set
 
         save_test_set(config, options["test_to"], options["force"])
     from snn_deploy.report.train import train_report

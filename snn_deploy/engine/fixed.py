@@ -81,8 +81,6 @@ class _FixedCell:
             self._v = self._clip(np.where(fired, self._v - self._amount, self._v))
         else:
             self._v = np.where(fired, self._v_reset, self._v)
-        if not self._spikes:
-            self.saturated += int(np.count_nonzero(fired))
         if a.leak == "after":
             self._leaked = decay(self._v, self._decay_v, a)
         return fired.astype(np.uint8) if self._spikes else self._v

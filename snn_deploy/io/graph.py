@@ -19,6 +19,8 @@ from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 from snn_deploy.ir.network import Coding, Network, Population, Projection, Readout, Source
 from snn_deploy.ir.neurons import Neuron, Relay
 from snn_deploy.ir.synapses import (
+    BatchNorm,
+    Csr,
     Dense,
     Identity,
     Shape,
@@ -258,12 +260,12 @@ def _projections(
     taken: set[str] = set()
     result: list[Projection] = []
     for post in posts:
-        bias_given: set[str] = set()
+        given: set[tuple[str, ...]] = set()
         for path in paths[post.name]:
             key = (path.pre, *path.nodes, post.name)
             naming = graph.namings.get(key) or _default_naming(graph, path, post.name, taken)
             taken.add(naming.name)
-            chain, delay = _chain(graph, path, bias_given)
+            chain, delay = _chain(graph, path, given)
             result.append(
                 Projection(
                     name=naming.name,
@@ -278,25 +280,35 @@ def _projections(
     return tuple(result)
 
 
-def _chain(graph: OpGraph, path: _Path, bias_given: set[str]) -> tuple[tuple[Synapse, ...], int]:
+def _chain(
+    graph: OpGraph, path: _Path, given: set[tuple[str, ...]]
+) -> tuple[tuple[Synapse, ...], int]:
+    """Return a path's operators and delay; ``given``: rests of paths that carry constants."""
     chain: list[Synapse] = []
     delay = 0
-    for name in path.nodes:
+    for i, name in enumerate(path.nodes):
         value = graph.nodes[name].value
         if isinstance(value, DelaySteps):
             delay += value.steps
             continue
         if isinstance(value, Flatten):
             continue  # Dense, Csr and neurons read in C order, which flattening keeps
-        if bias_of(value) is not None:
-            # A bias behind a junction belongs to the sum: only the first path carries it.
-            if name in bias_given:
-                weights = weights_of(value)
-                assert weights is not None
-                value = with_weights(value, weights, None)
-            bias_given.add(name)
-        chain.append(value)
+        # Behind a junction, a constant belongs to the sum: only the first of the paths that go
+        # on alike carries it.
+        rest = path.nodes[i:]
+        chain.append(_without_constant(value) if rest in given else value)
+        given.add(rest)
     return tuple(chain) or (Identity(),), delay
+
+
+def _without_constant(synapse: Synapse) -> Synapse:
+    if isinstance(synapse, BatchNorm):
+        zero = np.zeros_like(synapse.bias)
+        return replace(synapse, mean=zero, bias=zero)
+    weights = weights_of(synapse)
+    if weights is None or bias_of(synapse) is None:
+        return synapse
+    return with_weights(synapse, weights, None)
 
 
 def _default_naming(graph: OpGraph, path: _Path, post: str, taken: set[str]) -> Naming:
@@ -329,7 +341,7 @@ def order_projections(network: Network, names: list[str]) -> Network:
 
 def dense_of(synapse: Synapse) -> Synapse:
     """Return a Csr as Dense, anything else as it is: files hold dense arrays."""
-    if hasattr(synapse, "to_dense"):
+    if isinstance(synapse, Csr):
         return Dense(weight=synapse.to_dense(), bias=synapse.bias)
     return synapse
 

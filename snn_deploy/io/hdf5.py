@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..ir.arrays import Array, adopt
 from . import tensors
 from .files import PathLike, check_size, open_regular
 from .hdf5_audit import Audit
+from .hdf5_heap import check_heaps, check_superblock
 from .signatures import describe
 
 if TYPE_CHECKING:
@@ -45,21 +46,13 @@ def open_audited(path: PathLike, *, max_bytes: int = 2**31) -> Iterator[h5py.Fil
     missing key) leave as InputError too; errors of ours get the file's name.
     """
     where = os.fspath(path)
-    with open_regular(path) as file:
-        size = check_size(file, where, max_bytes)
-        head = file.read(64)
-    if not head.startswith(_SIGNATURE):
-        kind = describe(head)
-        raise InputError(
-            f"this is {kind.article}, not an HDF5 file",
-            where=where,
-            hint=kind.hint or "write it with nir.write(path, graph)",
-        )
     h5py = _load_h5py()
     try:
-        with h5py.File(where, "r", locking="best-effort") as opened:
-            Audit(where, size, max_bytes).run(opened.id)
-            yield opened
+        with open_regular(path) as raw:
+            size = _check_bytes(raw, where, max_bytes)
+            with h5py.File(where, "r", locking="best-effort") as opened:
+                Audit(raw, where, size, max_bytes).run(opened.id)
+                yield opened
     except SnnDeployError as error:
         if error.where is None or not error.where.startswith(where):
             error.located(where)
@@ -68,6 +61,22 @@ def open_audited(path: PathLike, *, max_bytes: int = 2**31) -> Iterator[h5py.Fil
         if not _from_h5py(error.__traceback__):
             raise
         raise _damaged(error, where) from error
+
+
+def _check_bytes(file: BinaryIO, where: str, max_bytes: int) -> int:
+    """Check what can be checked before HDF5 sees the file; return its size in bytes."""
+    size = check_size(file, where, max_bytes)
+    head = file.read(64)
+    if not head.startswith(_SIGNATURE):
+        kind = describe(head)
+        raise InputError(
+            f"this is {kind.article}, not an HDF5 file",
+            where=where,
+            hint=kind.hint or "write it with nir.write(path, graph)",
+        )
+    check_superblock(head, where)
+    check_heaps(file, size, where)
+    return size
 
 
 def _from_h5py(trace: TracebackType | None) -> bool:

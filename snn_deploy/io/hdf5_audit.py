@@ -2,15 +2,17 @@
 
 After the audit, reading any one dataset or string takes memory in proportion to the file: the
 sizes that the file claims are compared with the bytes that it stores, compressed chunks are
-inflated once with a limit, and shared strings are counted every time they are used.
+inflated once with a limit, and shared texts are counted every time they are used. Attributes are
+bounded, but nobody should read them: a text among them may claim any length.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 
@@ -30,6 +32,7 @@ MAX_EXPANSION = 256
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
 _FILTERS = {_DEFLATE: "deflate", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32", _LZF: "lzf"}
 _INFLATE_LIMIT = 1032  # deflate cannot expand more
+_REFERENCE = 16  # bytes of a stored text: length, address of its heap, index in it
 
 
 @dataclass(kw_only=True)
@@ -39,13 +42,15 @@ class _Totals:
     claimed: int = 0
     stored: int = 0
     texts: int = 0
+    text_bytes: int = 0
 
 
 class Audit:
-    """Audits one open file. path: for messages; file_bytes: its size on disk; raises InputError."""
+    """Audits one file. file: its raw bytes; path: for messages; file_bytes: size; InputError."""
 
-    def __init__(self, path: str, file_bytes: int, max_bytes: int) -> None:
-        self._path, self._file_bytes, self._max_bytes = path, file_bytes, max_bytes
+    def __init__(self, file: BinaryIO, path: str, file_bytes: int, max_bytes: int) -> None:
+        self._file, self._path = file, path
+        self._file_bytes, self._max_bytes = file_bytes, max_bytes
         self._totals = _Totals()
         self._groups: set[int] = set()
         self._datasets: set[int] = set()
@@ -129,6 +134,7 @@ class Audit:
         shape = dataset.shape if dataset.get_space().get_simple_extent_ndims() else ()
         kind = dataset.get_type()
         variable = self._type(kind, name)
+        itemsize = _REFERENCE if variable else kind.get_size()
         properties = dataset.get_create_plist()
         layout = properties.get_layout()
         if properties.get_external_count():
@@ -136,7 +142,7 @@ class Audit:
         if layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
             self._refuse("its values lie in other datasets (virtual storage)", name)
         elements = math.prod(shape)
-        claimed = elements * kind.get_size()
+        claimed = elements * itemsize
         stored = dataset.get_storage_size()
         first = address not in self._datasets  # a second hard link: same bytes, read again
         self._datasets.add(address)
@@ -153,9 +159,9 @@ class Audit:
                 used = f"{what}: {claim:,} bytes claimed, {held:,} bytes stored"
                 self._refuse("far more data claimed than stored", name, used)
         if layout == h5py.h5d.CHUNKED:
-            self._chunks(dataset, properties, kind.get_size(), name)
+            self._chunks(dataset, properties, itemsize, name)
         if variable:
-            self._texts(dataset, shape, name)
+            self._texts(dataset, properties, elements, name)
 
     def _chunks(self, dataset: Any, properties: Any, itemsize: int, name: str) -> None:
         count = properties.get_nfilters()
@@ -193,33 +199,66 @@ class Audit:
 
     def _inflates_to(self, dataset: Any, offset: Any, chunk: int, name: str) -> None:
         """Inflate a chunk with a limit: HDF5 itself grows its buffer as long as data comes."""
-        _, data = dataset.read_direct_chunk(offset)
-        inflate = zlib.decompressobj()
-        seen, rest = 0, data
-        try:
-            while not inflate.eof and rest and seen <= chunk + 4096:
-                seen += len(inflate.decompress(rest, 2**20))
-                rest = inflate.unconsumed_tail
-        except zlib.error:
-            self._refuse("a compressed chunk is damaged", name)
-        if seen > chunk + 4096:
+        data = self._inflate(dataset.read_direct_chunk(offset)[1], chunk + 4096, name)
+        if len(data) > chunk + 4:  # 4: a checksum inside
             self._refuse("a chunk inflates to more than its values", name, f"over {chunk:,} bytes")
 
-    def _texts(self, dataset: Any, shape: tuple[int, ...], name: str) -> None:
-        """Bound what reading texts of variable length allocates: many may share one long text."""
+    def _inflate(self, data: bytes, limit: int, name: str) -> bytes:
+        try:
+            return zlib.decompressobj().decompress(data, limit)
+        except zlib.error:
+            self._refuse("a compressed chunk is damaged", name)
+        return b""
+
+    def _texts(self, dataset: Any, properties: Any, elements: int, name: str) -> None:
+        """Bound what texts of variable length claim: libhdf5 fills that much memory for each.
+
+        Several may point at the same stored text, so the claims are added up.
+        """
         import h5py
 
-        elements = math.prod(shape)
         self._totals.texts += elements
         if self._totals.texts > MAX_TEXTS:
             self._refuse("too many texts", name, f"more than {MAX_TEXTS:,} texts")
-        if elements <= 1 or elements * self._file_bytes <= MAX_TEXT_BYTES:
-            return
-        values, size = h5py.Dataset(dataset), 0
-        for index in _indices(shape):
-            size += len(values[index])
-            if size > MAX_TEXT_BYTES:
-                self._refuse("its texts are too long", name, f"more than {MAX_TEXT_BYTES:,} bytes")
+        if properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
+            self._refuse("a text that stands for missing ones", name)
+        layout, offset = properties.get_layout(), dataset.get_offset()
+        if layout == h5py.h5d.CHUNKED:
+            raw = b"".join(self._chunk_bytes(dataset, properties, name))
+        elif layout == h5py.h5d.COMPACT:
+            self._refuse("texts in compact storage, which no writer uses", name)
+        elif offset is not None:  # None: nothing was ever written, all texts are empty
+            self._file.seek(offset)
+            raw = self._file.read(elements * _REFERENCE)
+        else:
+            raw = b""
+        lengths = [int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), _REFERENCE)]
+        self._totals.text_bytes += sum(lengths)
+        if self._totals.text_bytes > MAX_TEXT_BYTES:
+            limit = f"{self._totals.text_bytes:,} of {MAX_TEXT_BYTES:,} bytes"
+            self._refuse("its texts claim too much memory", name, limit)
+
+    def _chunk_bytes(self, dataset: Any, properties: Any, name: str) -> Iterator[bytes]:
+        """Yield the chunks of a dataset of texts as they are before compression."""
+        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        size = math.prod(properties.get_chunk()) * _REFERENCE
+        chunks: list[Any] = []
+        dataset.chunk_iter(lambda info: chunks.append(info.chunk_offset))
+        for offset in chunks:
+            mask, data = dataset.read_direct_chunk(offset)
+            for index in reversed(range(len(filters))):
+                if mask & (1 << index):
+                    continue
+                if filters[index] == _DEFLATE:
+                    data = self._inflate(data, size + 4, name)
+                elif filters[index] == _FLETCHER32:
+                    data = data[:-4]
+                elif filters[index] == _SHUFFLE:
+                    rows = len(data) // _REFERENCE  # byte k of all elements, then byte k + 1
+                    data = b"".join(data[row::rows] for row in range(rows))
+                else:
+                    self._refuse("texts compressed by lzf, which no writer uses", name)
+            yield data[:size]
 
     def _attributes(self, thing: Any, name: str) -> None:
         import h5py
@@ -232,15 +271,7 @@ class Audit:
             attribute = h5py.h5a.open(thing, index=index)
             kind, elements = attribute.get_type(), math.prod(attribute.shape)
             place = f"{name}@{attribute.name.decode('utf-8', 'backslashreplace')}"
-            variable = self._type(kind, place)
-            if elements * kind.get_size() > MAX_ATTRIBUTE_BYTES or (
-                variable and elements > 1 and elements * self._file_bytes > MAX_TEXT_BYTES
-            ):
+            self._type(kind, place)
+            if elements * kind.get_size() > MAX_ATTRIBUTE_BYTES:
                 limit = f"more than {MAX_ATTRIBUTE_BYTES:,} bytes"
                 self._refuse("an attribute is too large", place, limit)
-
-
-def _indices(shape: tuple[int, ...]) -> Any:
-    import numpy as np
-
-    return np.ndindex(*shape)

@@ -289,14 +289,16 @@ class _Reader:
             )
         return str(kind)
 
-    def _if_unit(self, remarks: Mapping[str, Any]) -> str:
+    def _if_unit(self, remarks: Mapping[str, Any]) -> Literal["per-step", "physical"]:
         unit = self.options.if_r or remarks.get("r_unit")
-        if unit not in ("per-step", "physical"):
-            raise InputError(
-                "the meaning of an IF neuron's r is ambiguous in NIR",
-                hint="pass --if-r per-step (v += r I) or --if-r physical (v += dt r I)",
-            )
-        return str(unit)
+        if unit == "per-step":
+            return "per-step"
+        if unit == "physical":
+            return "physical"
+        raise InputError(
+            "the meaning of an IF neuron's r is ambiguous in NIR",
+            hint="pass --if-r per-step (v += r I) or --if-r physical (v += dt r I)",
+        )
 
 
 def _operator(kind: str, fields: dict[str, Any], no_bias: bool) -> Any:

@@ -109,7 +109,10 @@ def _full(value: Array, shape: Shape) -> Array:
 
 def _neuron(population: Population) -> dict[str, Any]:
     neuron, shape = population.neuron, population.shape
-    put = lambda value: _full(value, shape)
+
+    def put(value: Array) -> Array:
+        return _full(value, shape)
+
     if isinstance(neuron, LIF):
         return {
             "type": "LIF",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +122,13 @@ def _network(ticket: Ticket) -> Network:
             raise error.located(entry["name"]) from None
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"malformed node: {error}", where=entry["name"]) from None
-    for edge in _list(ticket.graph, "edges"):
-        if not (isinstance(edge, list | tuple) and len(edge) == 2):
-            raise InputError("a graph edge is not a pair of names")
-        graph.edges.append((str(edge[0]), str(edge[1])))
-    feedback = tuple((str(a), str(b)) for a, b in ticket.graph.get("feedback") or ())
+    graph.edges = list(_edges(_list(ticket.graph, "edges"), "edges"))
     return build(
         graph,
         dt_s=_number(ticket.graph.get("dt_s"), "dt_s"),
         readout=readout_of(ticket.graph.get("readout") or {}),
         coding=coding_of(ticket.graph.get("coding") or {}),
-        feedback=feedback,
+        feedback=_edges(ticket.graph.get("feedback") or [], "feedback"),
         source=ticket.source,
     )
 
@@ -166,37 +163,65 @@ def _list(graph: Mapping[str, Any], key: str) -> list[Any]:
     return list(value)
 
 
+def _edges(value: object, what: str) -> tuple[tuple[str, str], ...]:
+    """Return pairs of names; InputError for anything else."""
+    pairs: list[tuple[str, str]] = []
+    for edge in value if isinstance(value, list | tuple) else (value,):
+        if not (
+            isinstance(edge, list | tuple)
+            and len(edge) == 2
+            and all(isinstance(name, str) for name in edge)
+        ):
+            raise InputError(f"an edge is not a pair of names: {edge!r}", where=what)
+        pairs.append((edge[0], edge[1]))
+    return tuple(pairs)
+
+
+def _whole(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{what} must be a whole number, got {value!r}")
+    return value
+
+
+def _object(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what} must be a table of settings, got {value!r}")
+    return value
+
+
 def _number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{what} must be a finite number, got {value!r}")
     return float(value)
 
 
-def readout_of(value: Mapping[str, Any]) -> Readout:
-    """Return the Readout of a JSON description."""
+def readout_of(value: object) -> Readout:
+    """Return the Readout of a JSON description; InputError where it is malformed."""
+    value = _object(value, "readout")
     kind = value.get("kind", "count")
     if kind not in ("count", "vote", "last", "max", "mean"):
         raise InputError(f"unknown readout {kind!r}", hint="count, vote, last, max or mean")
     groups, window = value.get("groups"), value.get("window")
     return Readout(
         kind=kind,
-        groups=None if groups is None else int(groups),
+        groups=None if groups is None else _whole(groups, "readout groups"),
         window=None if window is None else as_pair(window, "readout window"),
     )
 
 
-def coding_of(value: Mapping[str, Any]) -> Coding:
-    """Return the Coding of a JSON description."""
+def coding_of(value: object) -> Coding:
+    """Return the Coding of a JSON description; InputError where it is malformed."""
+    value = _object(value, "coding")
     kind = value.get("kind", "events")
     if kind not in ("rate", "direct", "events"):
         raise InputError(f"unknown coding {kind!r}", hint="rate, direct or events")
     steps = value.get("steps")
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
+    if steps is not None and _whole(steps, "coding steps") < 1:
         raise InputError("the coding has no time steps", used=f"steps = {steps}", hint="at least 1")
     return Coding(
         kind=kind,
         steps=steps,
-        seed=int(value.get("seed", 0)),
+        seed=_whole(value.get("seed", 0), "coding seed"),
         gain=_number(value.get("gain", 1.0), "coding gain"),
     )
 
@@ -281,7 +306,7 @@ def _node(entry: Mapping[str, Any], state: Mapping[str, Array]) -> Node:
 def _neuron(op: str, fields: _Fields) -> Any:
     cls = NEURON_TYPES[op]
     values: dict[str, Any] = {}
-    for key in cls.__dataclass_fields__:
+    for key in (field.name for field in dataclass_fields(cls)):
         given = fields.entry.get(key)
         if key in ("reset", "r_unit"):
             if given is not None:

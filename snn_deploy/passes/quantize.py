@@ -23,6 +23,7 @@ from snn_deploy.ir.synapses import (
     LEARNED,
     Diagonal,
     Identity,
+    Pool2d,
     Synapse,
     learned_size,
     weights_of,
@@ -112,8 +113,7 @@ def _population(
     real_threshold = (
         None if step.threshold is None else per_neuron(step.threshold, population.shape) / gain
     )
-    memoryless = not step.has_current and not bool(np.any(step.keep_v))
-    shift, scale = _choose_scale(fan_in, arithmetic, bits, real_threshold, offset, memoryless)
+    shift, scale = _choose_scale(fan_in, arithmetic, bits, real_threshold, offset)
     fine = scale * (1 << shift) / (1 << arithmetic.threshold_shift)
     threshold = None if real_threshold is None else np.floor(real_threshold * fine).astype(np.int64)
     bias_scale = scale * (1 << shift) / (1 << arithmetic.bias_shift)
@@ -228,6 +228,8 @@ def _check_chain(network: Network, projection: Projection) -> None:
             hint="merge them into one layer, or put a neuron between them",
         )
     scales = [s.scale.size for s in projection.synapses if isinstance(s, Diagonal)]
+    averages = any(isinstance(s, Pool2d) and s.kind == "avg" for s in projection.synapses)
+    assert not (averages or (scales and _learned(projection))), f"{where}: fold it first"
     if len(scales) > 1 and max(scales) > 1:
         raise UnsupportedError(
             "several scales follow each other, and one differs between neurons",
@@ -246,7 +248,6 @@ def _choose_scale(
     bits: int,
     threshold: Array | None,
     offset: Array,
-    memoryless: bool,
 ) -> tuple[int, float]:
     """Return (shift, scale): as fine as weights, threshold, bias and headroom allow."""
     tensors = [_real_weights(projection) for projection in fan_in]
@@ -261,10 +262,10 @@ def _choose_scale(
         # A relay's weight of one becomes the scale itself, and must be a whole number.
         scale = float(max(1, math.floor(scale)))
     if unit is not None and scale * unit >= step:
-        # Weights on a grid of their own stay on it. A comparator that keeps nothing needs no
-        # finer unit than theirs; a state does, because its decay is rounded.
-        coarse = memoryless and not bool(np.any(offset))
-        scale = (1 if coarse else math.floor(scale * unit / step)) * step / unit
+        # Weights on a grid of their own stay on it. Small integers (pools, relays) keep their own
+        # unit, which takes the fewest bits, unless the bias needs a finer one.
+        own = unit == 1.0 and bool(np.all(offset == np.rint(offset)))
+        scale = (1 if own else math.floor(scale * unit / step)) * step / unit
     state_top = arithmetic.state_max >> _HEADROOM_BITS
     threshold_top = min(
         state_top, ((1 << arithmetic.threshold_bits) - 1) << arithmetic.threshold_shift

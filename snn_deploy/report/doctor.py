@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from snn_deploy._version import __version__
+from snn_deploy.errors import MissingDependencyError
 from snn_deploy.report.model import Report, Section, Table, Text
 
 if TYPE_CHECKING:
@@ -29,9 +30,24 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _lava() -> tuple[str, str]:
+    """Return Lava's version and purpose, or what is wrong with it and what mends it."""
+    from snn_deploy.backends.loihi.environment import SETUP_COMMAND, find
+
+    try:
+        found = find()
+    except MissingDependencyError as error:
+        return "broken", f"Loihi's simulator: {error.message}; {error.hint}"
+    if found is None:
+        return "missing", f"Loihi's simulator: {SETUP_COMMAND}"
+    versions = found.versions
+    text = f"{versions.get('lava-nc', '?')} on Python {versions.get('python', '?')}"
+    return text, f"Loihi's simulator, {found.python}"
+
+
 def doctor_report() -> Report:
     """Return what is installed, what is missing, and the command that adds it."""
-    from snn_deploy.backends.loihi.environment import cache_folder, find
+    from snn_deploy.backends.loihi.environment import cache_folder
 
     rows: list[tuple[str, str, str]] = []
     for package in _CORE:
@@ -39,13 +55,7 @@ def doctor_report() -> Report:
     for package, (purpose, fix) in _EXTRA.items():
         found = _version(package)
         rows.append((package, found or "missing", purpose if found else f"{purpose}: {fix}"))
-    lava = find()
-    if lava is None:
-        rows.append(("lava", "missing", "Loihi's simulator: snn-deploy setup loihi"))
-    else:
-        versions = dict(lava.versions)
-        text = f"{versions.get('lava-nc', '?')} on Python {versions.get('python', '?')}"
-        rows.append(("lava", text, "Loihi's simulator"))
+    rows.append(("lava", *_lava()))
     facts = (
         ("snn-deploy", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),

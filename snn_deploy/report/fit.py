@@ -93,7 +93,7 @@ def fit_report(
     for name, why in (left_out or {}).items():
         rows.append((name, "cannot be lowered", "-", "-"))
         items.append(Text(title=name, lines=(("reason", why),), tone="bad"))
-    free = (("margin", f"{units.percent(margin)} of each limit stays free"),) if margin else ()
+    free = (("margin", f"{100 * margin:g} % of each limit stays free"),) if margin else ()
     table = Table(
         title="",
         columns=("device", "verdict", "fullest", "of what"),

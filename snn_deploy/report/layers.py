@@ -73,7 +73,7 @@ def layer_tables(outcome: Outcome) -> tuple[Table, Table]:
     """Return synaptic operations per layer, and updates, spikes, memory and energy per layer."""
     records = layer_records(outcome)
     total = outcome.budget.total
-    energies = [_energy(r["energy_pj"]) for r in records]
+    energies = ["-" if r["energy_pj"] == 0 else _energy(r["energy_pj"]) for r in records]
     sizes = [r["memory_bits"] for r in records]
     operations = _table(
         records,

@@ -138,9 +138,7 @@ def _parts(grid: _Grid, width: int) -> list[tuple[_Grid, _Fitted]]:
 
 
 def _fit(grid: _Grid, width: int) -> _Fitted | None:
-    natural = [
-        max((cells(row[i]) for row in grid.rows), default=0) for i in range(len(grid.heads))
-    ]
+    natural = [max((cells(row[i]) for row in grid.rows), default=0) for i in range(len(grid.heads))]
     whole = [max(n, cells(head)) for n, head in zip(natural, grid.heads, strict=True)]
     folded = [
         max(n, *(cells(word) for word in head.split(" ")))
@@ -174,12 +172,9 @@ def _shrunk(widths: Sequence[int], floors: Sequence[int], room: int) -> tuple[in
 def _forced(grid: _Grid, width: int) -> _Fitted:
     room = width - _needed([0] * len(grid.heads), 0, 1)
     widest = [
-        max(cells(head), *(cells(row[i]) for row in grid.rows))
-        for i, head in enumerate(grid.heads)
+        max(cells(head), *(cells(row[i]) for row in grid.rows)) for i, head in enumerate(grid.heads)
     ]
-    return _Fitted(
-        widths=_shrunk(widest, [min(w, _NARROW) for w in widest], room), indent=0, gap=1
-    )
+    return _Fitted(widths=_shrunk(widest, [min(w, _NARROW) for w in widest], room), indent=0, gap=1)
 
 
 def _drawn(grid: _Grid, fitted: _Fitted) -> Iterator[tuple[str, bool]]:

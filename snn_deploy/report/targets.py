@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from snn_deploy.backends.base import Target
@@ -20,6 +21,15 @@ def usable_targets() -> tuple[Target, ...]:
         with contextlib.suppress(UnsupportedError):
             found.append(target(entry.name))
     return tuple(found)
+
+
+def target_settings(made: Target) -> Mapping[str, tuple[str, int, int]]:
+    """Return a target's own settings: name -> (what it is, least, most).
+
+    A target that has any declares them in an attribute ``settings``.
+    """
+    found: Mapping[str, tuple[str, int, int]] = getattr(made, "settings", {})
+    return found
 
 
 def plugin_devices() -> tuple[Device, ...]:
@@ -181,7 +191,9 @@ def device_report(name: str) -> Report:
 def ops_report(name: str) -> Report:
     """Return what a target can lower."""
     made = target(name)
-    rows = made.constraints()
+    rows = [*made.constraints()]
+    for name, (what, least, most) in target_settings(made).items():
+        rows.append((f"--set {name}=N", f"{what}; {least} to {most}"))
     return Report(
         command="targets ops",
         title=f"{made.title}: what can be lowered",

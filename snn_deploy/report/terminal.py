@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from snn_deploy import units
 from snn_deploy.errors import printable
 from snn_deploy.report.layout import cells, fold, hanging, pad, table_lines
 from snn_deploy.report.model import Bar, Chart, Item, Report, Table, Text
+from snn_deploy.report.words import TONES, bar_text, chart_title, drawable, part_numbers, reach
 
 _MARK = {"good": "32", "bad": "1;31", "unsure": "33", "plain": ""}
-_SAID = {"good": "ok", "bad": "problem", "unsure": "unsure", "plain": ""}
-_BOLD = "1"
+_BOLD, _DIM = "1", "2"
 _BAR_WIDTH = 28
 _LABEL_WIDTH = 26
-_PARTS = "#=+:*~"
+_PARTS = "#=+:*~o%x"
 
 # A line and its style: numbers of an ANSI escape sequence, or "".
 _Line = tuple[str, str]
@@ -61,7 +60,7 @@ def _item(item: Item, width: int) -> Iterator[_Line]:
 
 
 def _text(item: Text, width: int) -> Iterator[_Line]:
-    said = f"[{_SAID[item.tone]}]" if _SAID[item.tone] else ""
+    said = f"[{TONES[item.tone]}]" if TONES[item.tone] else ""
     for line in fold(" ".join(filter(None, (printable(item.title), said))), width):
         if line:
             yield line, _MARK[item.tone]
@@ -87,14 +86,14 @@ def _table(table: Table, width: int) -> Iterator[_Line]:
 
 def _note(note: str, width: int) -> Iterator[_Line]:
     if note:
-        yield from ((line, "") for line in hanging("  ", printable(note), width))
+        yield from ((line, _DIM) for line in hanging("  ", printable(note), width))
 
 
 def _chart(chart: Chart, width: int) -> Iterator[_Line]:
-    unit = "" if chart.unit in units.PRINTED or not chart.unit else f" ({chart.unit})"
-    yield from ((line, "") for line in fold(printable(chart.title + unit), width))
-    top = max((_reach(bar) for bar in chart.bars), default=0.0)
-    labels = [fold(printable(bar.label), _LABEL_WIDTH) for bar in chart.bars]
+    yield from ((line, "") for line in fold(printable(chart_title(chart)), width))
+    top, numbers = reach(chart), part_numbers(chart)
+    marks = {label: _PARTS[i % len(_PARTS)] for label, i in numbers.items()}
+    labels = [fold(printable(bar.label), min(_LABEL_WIDTH, width // 3)) for bar in chart.bars]
     room = max((cells(line) for lines in labels for line in lines), default=0)
     texts = [printable(bar_text(bar, chart.unit)) for bar in chart.bars]
     longest = max(
@@ -105,11 +104,10 @@ def _chart(chart: Chart, width: int) -> Iterator[_Line]:
     for bar, label, text in zip(chart.bars, labels, texts, strict=True):
         lead = f"  {pad(label[0], room)}  "
         if drawable(bar):
-            lead += f"{pad(_drawn(bar, top, length), length)}  "
+            lead += f"{pad(_drawn(bar, top, length, marks), length)}  "
         yield from _beside(hanging(lead, text, width), label[1:], room)
         parts = (
-            f"{_PARTS[i % len(_PARTS)]} {part} {units.amount(value, chart.unit)}"
-            for i, (part, value) in enumerate(bar.parts)
+            f"{marks[part]} {part} {units.amount(value, chart.unit)}" for part, value in bar.parts
         )
         if bar.parts:
             below = printable(", ".join(parts))
@@ -126,31 +124,7 @@ def _beside(lines: list[str], label: list[str], room: int) -> Iterator[_Line]:
         yield line.rstrip(), ""
 
 
-def drawable(bar: Bar) -> bool:
-    """Return whether the bar has a finite value."""
-    return bar.value is not None and math.isfinite(bar.value)
-
-
-def _reach(bar: Bar) -> float:
-    """Return how far a bar and its interval go."""
-    ends = (bar.value, bar.high, sum(value for _, value in bar.parts))
-    return max(end for end in (0.0, *ends) if end is not None and math.isfinite(end))
-
-
-def bar_text(bar: Bar, unit: str) -> str:
-    """Return what stands beside a bar: its text, its interval unless the text tells it, or why
-    there is no value.
-    """
-    if bar.value is None:
-        return bar.text if bar.text.startswith("n/a") else f"n/a: {bar.text or 'not known'}"
-    text = bar.text or units.amount(bar.value, unit)
-    if bar.low is None or bar.high is None:
-        return text
-    low, high = units.amount(bar.low, unit), units.amount(bar.high, unit)
-    return text if low in text and high in text else f"{text} ({low} to {high})"
-
-
-def _drawn(bar: Bar, top: float, length: int) -> str:
+def _drawn(bar: Bar, top: float, length: int, marks: Mapping[str, str]) -> str:
     """Return a bar of ``length`` cells at most; what is more than nothing has a cell at least."""
     value = bar.value or 0.0
     if value <= 0 or top <= 0:
@@ -159,16 +133,13 @@ def _drawn(bar: Bar, top: float, length: int) -> str:
     drawn = "#" * end
     if bar.parts:
         drawn, done = "", 0.0
-        for i, (_, part) in enumerate(bar.parts):
+        for label, part in bar.parts:
             done += part
-            drawn = pad(drawn, 0) + _PARTS[i % len(_PARTS)] * (
-                min(end, round(length * done / top)) - len(drawn)
-            )
-        drawn = drawn or _PARTS[0]
+            drawn += marks[label] * (min(end, round(length * done / top)) - len(drawn))
+        drawn = drawn or marks[max(bar.parts, key=lambda part: part[1])[0]]
     if bar.low is None or bar.high is None:
         return drawn
     low, high = (max(1, min(length, round(length * x / top))) for x in (bar.low, bar.high))
-    drawn = drawn + "-" * (high - len(drawn))
-    marked = list(drawn)
+    marked = list(drawn + "-" * (high - len(drawn)))
     marked[low - 1] = marked[high - 1] = "|"
     return "".join(marked)

@@ -29,9 +29,16 @@ class Ran:
         return iter((self.code, self.out, self.err))
 
 
-def run_cli(*args: object) -> Ran:
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def run_cli(*args: object, terminal: bool = False) -> Ran:
     """Run ``snn-deploy args`` as its entry point does."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
     code: Any = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -45,7 +52,5 @@ def run_cli(*args: object) -> Ran:
 def listing(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder, hidden ones too, with its content."""
     return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
     }

@@ -68,11 +68,12 @@ def good_safetensors() -> bytes:
     return bytes(save({"w": np.ones((3, 4), "f4"), "mask": np.ones(5, bool), "n": np.arange(3)}))
 
 
-def good_hdf5() -> bytes:
+def good_hdf5(libver: str = "earliest") -> bytes:
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", libver=libver) as file:
         file["node/type"] = "NIRGraph"
-        file.create_dataset("node/edges", data=[["a", "b"]] * 3, dtype=h5py.string_dtype())
+        text = h5py.string_dtype()
+        file.create_dataset("node/edges", data=[["a", "b"]] * 3, dtype=text, chunks=(2, 2))
         weight = np.random.default_rng(0).random((30, 20))
         file.create_dataset("node/nodes/fc/weight", data=weight, compression="gzip", shuffle=True)
         file.create_dataset("node/nodes/fc/v", data=np.ones(5, "f4"), fletcher32=True, chunks=(5,))
@@ -86,6 +87,7 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[Path], object]]] = {
     "npz_deflated": (lambda: good_npz(np.savez_compressed), lambda p: read_inputs(p, (5,))),
     "safetensors": (good_safetensors, read_safetensors),
     "hdf5": (good_hdf5, read_hdf5),
+    "hdf5_latest": (lambda: good_hdf5("latest"), read_hdf5),
 }
 
 

@@ -242,6 +242,51 @@ def _texts_that_share(folder: Path, canary: Path) -> Path:
 CASES.append(Case("hdf5-texts_that_share", "hdf5", INPUT, _texts_that_share))
 
 
+def _patched_text(patch: Callable[[bytearray, int, int], None], **options: object) -> Case:
+    """Return a case with one text, changed in the raw file; patch(data, reference, heap)."""
+
+    def make(folder: Path, canary: Path) -> Path:
+        path = folder / "file.nir"
+        with h5py.File(path, "w") as file:
+            text = file.create_dataset("type", (1,), dtype=h5py.string_dtype(), **options)
+            text[0] = "NIRGraph"
+            chunked = text.chunks is not None
+            at = text.id.get_chunk_info(0).byte_offset if chunked else text.id.get_offset()
+        data = bytearray(path.read_bytes())
+        patch(data, at, data.index(b"GCOL"))
+        path.write_bytes(data)
+        return path
+
+    kind = "chunked_" if options else ""
+    return Case(f"hdf5-{kind}{patch.__name__.strip('_')}", "hdf5", INPUT, make)
+
+
+def _text_of_4_gib(data: bytearray, reference: int, heap: int) -> None:
+    data[reference : reference + 4] = b"\xff" * 4
+
+
+def _heap_that_never_ends(data: bytearray, reference: int, heap: int) -> None:
+    free = heap + 16 + 24  # after the only text: 16 bytes of header, 8 of data
+    data[free + 8 : free + 16] = bytes(8)
+
+
+def _heap_object_too_long(data: bytearray, reference: int, heap: int) -> None:
+    data[heap + 24 : heap + 32] = b"\xf9" + b"\xff" * 7  # rounds up to 0 in 64 bits
+
+
+CASES.append(_patched_text(_text_of_4_gib))
+CASES.append(_patched_text(_text_of_4_gib, chunks=(1,)))
+CASES.append(_patched_text(_heap_that_never_ends))
+CASES.append(_patched_text(_heap_object_too_long))
+
+
+def _fill_text(file: h5py.File, folder: Path) -> None:
+    file.create_dataset("type", (1,), dtype=h5py.string_dtype(), fillvalue="x")
+
+
+hdf5_case(_fill_text)
+
+
 def _good(folder: Path) -> bytes:
     path = folder / "good.nir"
     with h5py.File(path, "w") as file:

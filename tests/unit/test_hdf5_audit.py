@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from snn_deploy.errors import InputError, OutputError
-from snn_deploy.io import hdf5_audit
+from snn_deploy.io import hdf5_audit, hdf5_heap
 from snn_deploy.io.hdf5 import open_audited, read_array, read_string, read_strings
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +190,63 @@ def test_text_limit_counts_shared_texts(path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hdf5_audit, "MAX_TEXT_BYTES", 100)
     read_all(path)
     monkeypatch.setattr(hdf5_audit, "MAX_TEXT_BYTES", 99)
-    assert "its texts are too long" in failure(path).message
+    assert "its texts claim too much memory" in failure(path).message
+    assert failure(path).used == "100 of 99 bytes"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunks": (3,)},
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (3,)},
+        {"shuffle": True, "chunks": (4,)},
+    ],
+    ids=str,
+)
+def test_texts_are_measured_through_every_filter(
+    path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    texts = ["x" * length for length in (3, 0, 20, 1, 7)]
+    with h5py.File(path, "w") as file:
+        file.create_dataset("t", data=texts, dtype=h5py.string_dtype(), **options)
+        file.create_dataset("never_written", (3,), dtype=h5py.string_dtype())
+    monkeypatch.setattr(hdf5_audit, "MAX_TEXT_BYTES", 31)
+    assert read_all(path)["t"].tolist() == texts
+    assert read_all(path)["never_written"].tolist() == [""] * 3
+    monkeypatch.setattr(hdf5_audit, "MAX_TEXT_BYTES", 30)
+    assert failure(path).used == "31 of 30 bytes"
+
+
+def test_heap_objects_just_fit_and_just_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("t", data=["a", "b", "c"], dtype=h5py.string_dtype())
+    monkeypatch.setattr(hdf5_heap, "MAX_HEAP_OBJECTS", 4)  # three texts and the free rest
+    read_all(path)
+    monkeypatch.setattr(hdf5_heap, "MAX_HEAP_OBJECTS", 3)
+    error = failure(path)
+    assert "the heap that holds texts is malformed" in error.message
+    assert error.used == "more than 3 texts"
+
+
+def test_heaps_are_found_across_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("t", data=["a" * 30_000] * 5, dtype=h5py.string_dtype())
+    raw = bytearray(path.read_bytes())
+    last = raw.rindex(b"GCOL\1")
+    raw[last + 24 : last + 32] = b"\xff" * 8  # the first object's length
+    path.write_bytes(raw)
+    for block in (10, last + 1, last + 3, last + 5, 2**22):
+        monkeypatch.setattr(hdf5_heap, "_BLOCK", block)
+        assert failure(path).where == f"{path} -> byte {last + 16:,}"
+
+
+def test_weights_that_look_like_a_heap_are_no_heap(path: Path) -> None:
+    looks = np.frombuffer(b"GCOL\1" + b"\xff" * 27, np.uint8)
+    with h5py.File(path, "w") as file:
+        file["w"] = looks
+    assert np.array_equal(read_all(path)["w"], looks)
 
 
 def test_compressed_chunk_is_inflated_with_a_limit(

@@ -50,6 +50,13 @@ class NorseOracle:
 
         network = program.real
         plan = schedule(network)
+        for projection in network.projections:
+            if np.ndim(projection.delay_steps):
+                raise UnsupportedError(
+                    "norse has no delay per synapse",
+                    where=network.where(projection.name),
+                    hint="the float engine runs it; no independent framework here checks it",
+                )
         layers = {p.name: [_layer(s) for s in p.synapses] for p in network.projections}
         cells = {p.name: _cell(network, p, len(x)) for p in network.computing()}
         history: dict[str, list[Any]] = {p.name: [] for p in network.populations}
@@ -64,7 +71,7 @@ class NorseOracle:
                     population = network.population(name)
                     current = torch.zeros((len(x), *population.shape), dtype=torch.float64)
                     for projection in network.into(name):
-                        delay = int(np.max(projection.delay_steps)) + plan.feedback[projection.name]
+                        delay = int(projection.delay_steps) + plan.feedback[projection.name]
                         if delay > t:
                             shape = (len(x), *network.population(projection.pre).shape)
                             value = torch.zeros(shape, dtype=torch.float64)
@@ -148,7 +155,10 @@ def _cell(network: Network, population: Population, samples: int) -> Stepper:
 
     neuron, shape, dt = population.neuron, population.shape, network.dt_s
     where = network.where(population.name)
-    put = lambda value: _tensor(per_neuron(value, shape).reshape(shape))
+
+    def put(value: Any) -> Any:
+        return _tensor(per_neuron(value, shape).reshape(shape))
+
     zeros = torch.zeros((samples, *shape), dtype=torch.float64)
     if isinstance(neuron, LIF):
         _need_own_threshold(neuron.reset_amount, where)

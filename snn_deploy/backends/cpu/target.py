@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snn_deploy.backends.base import Latency, Options, Oracle, Program
+from snn_deploy.engine.loop import Record
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.spikes import Trace
-from snn_deploy.ir.synapses import bias_of, weights_of
+from snn_deploy.ir.synapses import Csr, bias_of, weights_of
 
 if TYPE_CHECKING:
     from snn_deploy.device.usage import Usage
@@ -50,13 +51,13 @@ class CpuTarget:
             target=self.name, real=network, qnet=qnet, payload=network, device=options.device
         )
 
-    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+    def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
         """Run the float engine, or another target's integers if the program has them."""
         from snn_deploy.engine.event import EventEngine
         from snn_deploy.engine.fixed import FixedEngine
 
         engine = EventEngine(program.payload) if program.qnet is None else FixedEngine(program.qnet)
-        trace = engine.run(x, record)  # type: ignore[arg-type]
+        trace = engine.run(x, record)
         return replace(trace, events=self.events(program, trace))
 
     def events(self, program: Program, trace: Trace) -> Events:
@@ -86,7 +87,7 @@ class CpuTarget:
                 items.append(
                     MemoryItem(where=projection.name, kind="weights", bits=bits, region="memory")
                 )
-                if hasattr(synapse, "indptr"):
+                if isinstance(synapse, Csr):
                     items += [
                         MemoryItem(
                             where=projection.name,

@@ -53,6 +53,7 @@ class FpgaTarget:
         "state_write_bits",
     )
     places = ("emulator",)
+    settings = SETTINGS
 
     def arithmetic(self) -> Arithmetic | None:
         """Return the accelerator's integers."""

@@ -119,6 +119,11 @@ class LavaJob:
     record: Literal["spikes", "states"] = "states"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Populations in the order in which they are recorded."""
+        return tuple(p.name for p in self.populations)
+
+    @property
     def samples(self) -> int:
         """Number of samples, from the first input."""
         return int(self.inputs[0].spikes.shape[0])

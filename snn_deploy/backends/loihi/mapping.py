@@ -17,6 +17,7 @@ from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
 from snn_deploy.device.model import Device
 from snn_deploy.device.usage import Lever, MemoryItem, Resource, Usage
 from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.synapses import Csr
 
 _WORD_BITS = 64
 _GROUP = 64
@@ -56,9 +57,9 @@ def axon_bits(counts: Array, weight_bits: int, index_bits: int, delay_bits: int)
     counts = counts[counts > 0].astype(np.int64)
     entry = weight_bits + index_bits + delay_bits
     whole, rest = counts // _GROUP, counts % _GROUP
-    words = lambda n: -(-(n * entry + _HEADER_BITS) // _WORD_BITS)
-    total = int(whole.sum()) * int(words(np.int64(_GROUP)))
-    return _WORD_BITS * (total + int(words(rest[rest > 0]).sum()))
+    full = -(-(_GROUP * entry + _HEADER_BITS) // _WORD_BITS)
+    last = -(-(rest[rest > 0] * entry + _HEADER_BITS) // _WORD_BITS)
+    return _WORD_BITS * (int(whole.sum()) * full + int(last.sum()))
 
 
 def _entries(synapses: LoihiSynapses, pre_shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -71,28 +72,32 @@ def _entries(synapses: LoihiSynapses, pre_shape: tuple[int, ...]) -> tuple[Array
     return rows[keep], part.indices[keep]
 
 
+def limit(device: Device, key: str) -> float | None:
+    """Return a limit of the device file, or None where it names none."""
+    found = device.limits.get(key)
+    if found is None:
+        return None
+    assert not isinstance(found.value, tuple), key
+    return float(found.value)
+
+
 def place(program: LoihiProgram, device: Device) -> Mapping:
     """Return the cores of every population; cores beyond the chip are counted, not refused."""
     shapes = program.network.shapes
-    limits = {
-        key: device.limits[key].value
-        for key in ("neurons_per_core", "synapse_bits_per_core", "in_axons_per_core")
-        if key in device.limits
-    }
+    most_neurons = limit(device, "neurons_per_core")
+    most_bits = limit(device, "synapse_bits_per_core") or math.inf
+    most_axons = limit(device, "in_axons_per_core") or math.inf
     cores: list[Core] = []
     entries = {s.name: _entries(s, shapes[s.pre]) for s in program.synapses}
     for population in program.populations:
         fan_in = [s for s in program.synapses if s.post == population.name]
         size = math.prod(population.shape)
-        parts = max(1, math.ceil(size / int(limits.get("neurons_per_core", size) or size)))  # type: ignore[arg-type, call-overload]
+        parts = math.ceil(size / (most_neurons or size))
         while True:
             tried = _split(population.name, size, parts, fan_in, entries, len(cores))
             worst_bits = max(c.synapse_bits for c in tried)
             worst_axons = max(c.in_axons for c in tried)
-            over = max(
-                worst_bits / limits.get("synapse_bits_per_core", math.inf),  # type: ignore[operator]
-                worst_axons / limits.get("in_axons_per_core", math.inf),  # type: ignore[operator]
-            )
+            over = max(worst_bits / most_bits, worst_axons / most_axons)
             if over <= 1 or parts >= size:
                 break
             parts = min(size, max(parts + 1, math.floor(parts * over)))
@@ -148,7 +153,7 @@ def _wire(
     shapes = program.network.shapes
     targets: dict[str, Array] = {}
     out_axons = {core.index: 0 for core in cores}
-    starts = {c.population: [] for c in cores}  # type: dict[str, list[int]]
+    starts: dict[str, list[int]] = {c.population: [] for c in cores}
     for core in cores:
         starts[core.population].append(core.first)
     for synapses in program.synapses:
@@ -255,7 +260,7 @@ def usage(program: LoihiProgram, mapping: Mapping) -> Usage:
 
 def _weights(synapses: LoihiSynapses) -> Array:
     operator = synapses.operator
-    return operator.data if hasattr(operator, "data") else operator.weight
+    return operator.data if isinstance(operator, Csr) else operator.weight
 
 
 def hops(mapping: Mapping, program: LoihiProgram, counts: dict[str, Array], per_tile: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from snn_deploy.backends.base import Program
@@ -17,6 +19,9 @@ from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS
 from snn_deploy.ir.spikes import Trace
 from snn_deploy.ir.synapses import Csr
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.loihi.process import JobResult
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -85,31 +90,32 @@ class LavaOracle:
         from snn_deploy.backends.loihi.process import run_job
 
         loihi: LoihiProgram = program.payload
-        result = run_job(job_of(loihi, x), timeout_s=self.timeout_s)
-        lead = tuple(x.shape[:2])
-        spikes: dict[str, Array] = {}
-        states: dict[str, dict[str, Array]] = {}
-        for population in loihi.populations:
-            record = result.recordings[population.name]
-            shape = (*lead, *population.shape)
-            spikes[population.name] = record.spikes.reshape(shape)
-            assert record.u is not None
-            assert record.v is not None
-            states[population.name] = {
-                "u": record.u.reshape(shape),
-                "v": record.v.reshape(shape),
-            }
-        output = loihi.network.output_population.name
-        membrane = loihi.network.readout.kind in MEMBRANE_READOUTS
-        values = states[output]["v"] if membrane else spikes[output]
-        return Trace(
-            output=values.reshape(*lead, -1),
-            counts={
-                n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
-                for n, s in {loihi.network.inputs[0]: x, **spikes}.items()
-            },
-            samples=lead[0],
-            steps=lead[1],
-            spikes=spikes,
-            states=states,
-        )
+        return trace_of(loihi, x, run_job(job_of(loihi, x), timeout_s=self.timeout_s))
+
+
+def trace_of(loihi: LoihiProgram, x: Array, result: JobResult) -> Trace:
+    """Return what Lava recorded for spikes ``x`` as a trace of the program."""
+    lead = tuple(x.shape[:2])
+    spikes: dict[str, Array] = {}
+    states: dict[str, dict[str, Array]] = {}
+    for population in loihi.populations:
+        record = result.recordings[population.name]
+        shape = (*lead, *population.shape)
+        spikes[population.name] = record.spikes.reshape(shape)
+        assert record.u is not None and record.v is not None
+        states[population.name] = {
+            "u": record.u.reshape(shape),
+            "v": record.v.reshape(shape),
+        }
+    output = loihi.network.outputs[0]
+    return Trace(
+        output=spikes[output].reshape(*lead, -1),
+        counts={
+            n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
+            for n, s in {loihi.network.inputs[0]: x, **spikes}.items()
+        },
+        samples=lead[0],
+        steps=lead[1],
+        spikes=spikes,
+        states=states,
+    )

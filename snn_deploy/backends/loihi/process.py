@@ -19,7 +19,8 @@ import numpy as np
 
 from snn_deploy.backends.loihi import environment as lava_environment
 from snn_deploy.backends.loihi.environment import WORKER, LavaEnvironment
-from snn_deploy.backends.loihi.job import DenseJob, LavaJob, check_job
+from snn_deploy.backends.loihi.job import DenseJob, JobInput, LavaJob, check_job
+from snn_deploy.backends.loihi.netx_job import NetxJob
 from snn_deploy.errors import ExternalToolError, OutputError
 
 if TYPE_CHECKING:
@@ -56,21 +57,24 @@ class JobResult:
 
 
 def run_job(
-    job: LavaJob, *, timeout_s: float, environment: LavaEnvironment | None = None
+    job: LavaJob | NetxJob, *, timeout_s: float, environment: LavaEnvironment | None = None
 ) -> JobResult:
     """Check ``job``, run it in Lava and return every population's recordings.
 
-    timeout_s: wall-clock limit of the child process. environment: where Lava is (default:
-    ``environment.require()``). Raises what ``check_job`` raises; MissingDependencyError
+    A NetxJob was checked when its file was made. timeout_s: wall-clock limit of the child
+    process. environment: where Lava is (default: ``environment.require()``). Raises what ``check_job`` raises; MissingDependencyError
     without Lava; ExternalToolError, with Lava's last words, if it fails, hangs or is
     killed; OutputError if the temporary folder cannot be written. Leaves no process, shared
     memory or file behind.
     """
-    check_job(job)
+    if isinstance(job, LavaJob):
+        check_job(job)
     return run_unchecked(job, timeout_s, environment or lava_environment.require())
 
 
-def run_unchecked(job: LavaJob, timeout_s: float, environment: LavaEnvironment) -> JobResult:
+def run_unchecked(
+    job: LavaJob | NetxJob, timeout_s: float, environment: LavaEnvironment
+) -> JobResult:
     """Do what ``run_job`` does without checking the job first."""
     tag = f"sd{secrets.token_hex(3)}_"
     try:
@@ -96,7 +100,29 @@ def _cannot_write(error: OSError, folder: Path | None = None) -> OutputError:
     )
 
 
-def _write_job(job: LavaJob, folder: Path, tag: str) -> None:
+def _write_job(job: LavaJob | NetxJob, folder: Path, tag: str) -> None:
+    description = {
+        "samples": job.samples,
+        "steps": job.steps,
+        "run_steps": job.run_steps,
+        **(_write_net(job, folder) if isinstance(job, NetxJob) else _write_network(job, folder)),
+    }
+    (folder / "job.json").write_text(json.dumps(description))
+    (folder / "worker.json").write_text(json.dumps({"parent": os.getpid(), "tag": tag}))
+
+
+def _write_spikes(source: JobInput, path: Path) -> None:
+    np.save(path, source.spikes.reshape(-1, source.spikes.shape[2]))
+
+
+def _write_net(job: NetxJob, folder: Path) -> dict[str, Any]:
+    (folder / "network.net").write_bytes(job.net)
+    _write_spikes(job.source, folder / "in0.npy")
+    files = [_record_files(i, job.record) for i in range(len(job.names))]
+    return {"kind": "netx", "net": "network.net", "input": "in0.npy", "files": files}
+
+
+def _write_network(job: LavaJob, folder: Path) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
 
     def keep(value: Any) -> Any:
@@ -110,16 +136,14 @@ def _write_job(job: LavaJob, folder: Path, tag: str) -> None:
         return key
 
     description: dict[str, Any] = {
-        "samples": job.samples,
-        "steps": job.steps,
-        "run_steps": job.run_steps,
+        "kind": "network",
         "inputs": [],
         "populations": [],
         "projections": [],
     }
     for i, source in enumerate(job.inputs):
         entry: dict[str, Any] = {"name": source.name, "shape": source.shape, "file": f"in{i}.npy"}
-        np.save(folder / entry["file"], source.spikes.reshape(job.samples * job.steps, -1))
+        _write_spikes(source, folder / entry["file"])
         description["inputs"].append(entry)
     for i, population in enumerate(job.populations):
         entry = {
@@ -127,7 +151,7 @@ def _write_job(job: LavaJob, folder: Path, tag: str) -> None:
             "shape": population.shape,
             "depth": population.depth,
             "bias_exp": population.bias_exp,
-            "files": {kind: f"{kind}{i}.npy" for kind in _recorded_kinds(job)},
+            "files": _record_files(i, job.record),
         }
         for parameter in ("du", "dv", "vth", "bias"):
             entry[parameter] = keep(getattr(population, parameter))
@@ -154,12 +178,13 @@ def _write_job(job: LavaJob, folder: Path, tag: str) -> None:
             }
         description["projections"].append(entry)
     np.savez(folder / "job.npz", **arrays)
-    (folder / "job.json").write_text(json.dumps(description))
-    (folder / "worker.json").write_text(json.dumps({"parent": os.getpid(), "tag": tag}))
+    return description
 
 
-def _recorded_kinds(job: LavaJob) -> tuple[str, ...]:
-    return ("spikes",) if job.record == "spikes" else ("spikes", "u", "v")
+def _record_files(index: int, record: str) -> dict[str, str]:
+    """Return the recording files of the population at ``index``, by kind."""
+    kinds = ("spikes",) if record == "spikes" else ("spikes", "u", "v")
+    return {kind: f"{kind}{index}.npy" for kind in kinds}
 
 
 def _run_worker(folder: Path, tag: str, timeout_s: float, environment: LavaEnvironment) -> None:
@@ -225,18 +250,18 @@ def _end_worker(worker: subprocess.Popen[bytes], folder: Path, tag: str) -> None
         segment.unlink(missing_ok=True)
 
 
-def _read_result(job: LavaJob, folder: Path) -> JobResult:
+def _read_result(job: LavaJob | NetxJob, folder: Path) -> JobResult:
     done = _read_json(folder / "done.json")
     if done is None:
         raise ExternalToolError("Lava ended without a result", used=_log_lines(folder))
     recordings = {}
-    for i, population in enumerate(job.populations):
+    for i, name in enumerate(job.names):
         arrays: dict[str, Any] = {"u": None, "v": None}
-        for kind in _recorded_kinds(job):
-            rows = np.load(folder / f"{kind}{i}.npy", allow_pickle=False)
+        for kind, file in _record_files(i, job.record).items():
+            rows = np.load(folder / file, allow_pickle=False)
             arrays[kind] = rows.reshape(job.samples, job.steps, -1)
             arrays[kind].setflags(write=False)
-        recordings[population.name] = Recording(**arrays)
+        recordings[name] = Recording(**arrays)
     return JobResult(
         recordings=recordings,
         versions=done["versions"],

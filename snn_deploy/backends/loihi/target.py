@@ -8,12 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from snn_deploy.backends.arithmetics import LOIHI
 from snn_deploy.backends.base import Latency, Options, Oracle, Program
-from snn_deploy.backends.loihi.mapping import Mapping, hops, place, usage
+from snn_deploy.backends.loihi.mapping import Mapping, hops, limit, place, usage
 from snn_deploy.backends.loihi.program import LoihiProgram, decode, lower
+from snn_deploy.engine.loop import Record
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
@@ -40,7 +39,7 @@ class LoihiTarget:
         "packets",
         "hops",
     )
-    places = ("emulator", "lava")
+    places = ("emulator", "lava", "netx")
 
     def arithmetic(self) -> Arithmetic | None:
         """Return Loihi's integers as Lava executes them."""
@@ -74,13 +73,13 @@ class LoihiTarget:
         """Return the placement on the program's device."""
         return _placed(program)
 
-    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+    def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
         """Run what the program holds on the integer engine."""
         from snn_deploy.engine.fixed import FixedEngine
 
         assert program.qnet is not None
         decoded = decode(program.payload, program.qnet)
-        trace = FixedEngine(decoded).run(x, record)  # type: ignore[arg-type]
+        trace = FixedEngine(decoded).run(x, record)
         return replace(trace, events=self.events(program, trace))
 
     def events(self, program: Program, trace: Trace) -> Events:
@@ -94,9 +93,9 @@ class LoihiTarget:
         for synapses in loihi.synapses:
             sent = int(trace.counts[synapses.pre] @ mapping.targets[synapses.name])
             counts[synapses.name, "packets"] = sent
-        per_tile = program.device.limits.get("cores_per_tile")
+        per_tile = limit(program.device, "cores_per_tile")
         if per_tile is not None:
-            crossed = hops(mapping, loihi, dict(trace.counts), int(per_tile.value))  # type: ignore[arg-type]
+            crossed = hops(mapping, loihi, dict(trace.counts), int(per_tile))
             counts["network on chip", "hops"] = crossed
         return events + Events(counts)
 
@@ -119,8 +118,16 @@ class LoihiTarget:
 
         return LavaOracle()
 
+    def simulators(self) -> tuple[Oracle, ...]:
+        """Return Lava, and lava-dl's netx, which runs the file that ``write`` writes."""
+        from snn_deploy.backends.loihi.netx_oracle import NetxOracle
+        from snn_deploy.backends.loihi.oracle import LavaOracle
+
+        return LavaOracle(), NetxOracle()
+
     def write(self, program: Program, folder: Path, stem: str) -> list[str]:
         """Write ``<stem>.net`` (lava-dl netx), where its line of layers can say it, and cores."""
+        from snn_deploy.backends.loihi.netx_job import net_file
         from snn_deploy.io.files import write_bytes, write_text
 
         loihi: LoihiProgram = program.payload
@@ -151,44 +158,3 @@ class LoihiTarget:
 def _placed(program: Program) -> Mapping:
     """Place once per program: run, usage and write all ask, and a large network takes seconds."""
     return place(program.payload, program.device)
-
-
-def net_file(program: LoihiProgram) -> bytes:
-    """Return lava-dl's ``.net``; UnsupportedError where netx's line of layers cannot say it."""
-    from snn_deploy.io.netx import NetxLayer, netx_bytes
-
-    layers: list[NetxLayer] = []
-    here = program.network.inputs[0]
-    left = list(program.synapses)
-    while left:
-        forward = [s for s in left if s.pre == here]
-        if len(forward) != 1 or sum(s.post == forward[0].post for s in program.synapses) != 1:
-            raise UnsupportedError(
-                "netx files hold one line of layers, and this network branches",
-                where=here,
-                hint="run it in Lava directly: run --on lava and verify need no .net file",
-            )
-        synapses = forward[0]
-        left.remove(synapses)
-        population = program.population(synapses.post)
-        single = [population.du, population.dv, population.vth]
-        if any(np.ndim(value) for value in single):
-            raise UnsupportedError(
-                "netx files hold one decay and threshold per layer, this one has several",
-                where=population.origin,
-                hint="use the same neuron parameters for the whole layer",
-            )
-        size = int(np.prod(population.shape))
-        bias = population.bias
-        layers.append(
-            NetxLayer(
-                operator=synapses.operator,
-                shape=population.shape,
-                du=int(population.du),
-                dv=int(population.dv),
-                vth=int(population.vth),
-                bias=None if bias is None else np.broadcast_to(np.asarray(bias), (size,)),
-            )
-        )
-        here = synapses.post
-    return netx_bytes(program.network.input_population.shape, tuple(layers))

@@ -70,9 +70,15 @@ def run(folder: Path, fail: Fail) -> None:
     began = time.monotonic()
     _report_errors_of_actors(fail)
     job = json.loads((folder / "job.json").read_text())
-    with np.load(folder / "job.npz", allow_pickle=False) as arrays:
-        start = _build(job, dict(arrays), folder)
-    start.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    if job["kind"] == "netx":
+        from . import netx
+
+        start, config = netx.build(job, folder)
+    else:
+        with np.load(folder / "job.npz", allow_pickle=False) as arrays:
+            start = _build(job, dict(arrays), folder)
+        config = Loihi2SimCfg(select_tag="fixed_pt")
+    start.create_runtime(run_cfg=config)
     _watch_actors(start.runtime, fail)
     built = time.monotonic()
     start.run(condition=RunSteps(num_steps=job["run_steps"]))

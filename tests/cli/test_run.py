@@ -1,0 +1,188 @@
+"""``run``: predictions, accuracy, confusion, traces, places and arithmetics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from snn_deploy.backends.loihi import environment
+from tests.cli.helpers import run_cli
+from tests.requirements import require_tool
+
+TARGETS = ["cpu", "loihi", "fpga"]
+
+
+def result(*arguments):
+    ran = run_cli("run", *arguments, "--json", "-")
+    assert ran.code == 0, ran.err
+    return ran.json["result"]
+
+
+@pytest.fixture
+def lava():
+    require_tool("lava", environment.find() is not None, f"run: {environment.SETUP_COMMAND}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("model", ["mlp", "conv"])
+def test_accuracy_and_confusion_follow_from_the_predictions(here, model, target):
+    found = result(f"{model}.pt", "-t", target, "-i", f"{model}.npz")
+    labels = np.load(here / f"{model}.npz")["y"]
+    predictions = np.array(found["predictions"])
+    assert found["labels"] == labels.tolist()
+    assert found["accuracy"] == np.mean(predictions == labels)
+    table = np.zeros((3, 3), int)
+    np.add.at(table, (labels, predictions), 1)
+    assert found["confusion"] == table.tolist()
+    assert found["samples"] == len(labels)
+    assert found["steps"] == 6
+
+
+def test_without_labels_there_is_no_accuracy(here):
+    np.savez(here / "x.npz", x=np.load("mlp.npz")["x"])
+    ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "x.npz")
+    assert ran.code == 0
+    assert "accuracy" not in ran.out
+    assert result("mlp.pt", "-t", "cpu", "-i", "x.npz")["accuracy"] is None
+
+
+def test_a_part_of_the_samples_sees_the_same_spikes(here):
+    whole = result("mlp.pt", "-t", "cpu", "-i", "mlp.npz")
+    part = result("mlp.pt", "-t", "cpu", "-i", "mlp.npz", "-n", "5")
+    assert part["samples"] == 5
+    assert part["predictions"] == whole["predictions"][:5]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_traces_hold_every_population(here, target):
+    ran = run_cli("run", "conv.pt", "-t", target, "-i", "conv.npz", "--trace", "t.npz")
+    assert ran.code == 0, ran.err
+    assert "wrote t.npz" in ran.err
+    with np.load(here / "t.npz") as trace:
+        shapes = {name: trace[name].shape for name in trace.files}
+        assert shapes == {
+            "input": (6, 6, 1, 6, 6),
+            "lif1": (6, 6, 4, 6, 6),
+            "lif2": (6, 6, 3),
+        }
+        assert all(set(np.unique(trace[name])) <= {0, 1} for name in trace.files)
+        found = trace["lif2"].sum(axis=1).argmax(axis=1).tolist()
+        assert found == result("conv.pt", "-t", target, "-i", "conv.npz")["predictions"]
+
+
+def test_all_targets_see_the_same_input_spikes(here):
+    seen = []
+    for target in TARGETS:
+        run_cli("run", "mlp.pt", "-t", target, "-i", "mlp.npz", "--trace", f"{target}.npz", "-q")
+        seen.append(np.load(here / f"{target}.npz")["input"])
+    assert (seen[0] == seen[1]).all()
+    assert (seen[0] == seen[2]).all()
+
+
+def test_the_seed_changes_the_spikes_and_nothing_else_does(here):
+    for name, seed in (("a", 3), ("b", 4)):
+        arguments = ("-t", "cpu", "-i", "mlp.npz", "--seed", seed, "--trace", f"{name}.npz")
+        assert run_cli("run", "mlp.pt", *arguments).code == 0
+    assert run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--trace", "c.npz").code == 0
+    a, b, c = (np.load(here / f"{n}.npz")["input"] for n in "abc")
+    assert (a == c).all()
+    assert (a != b).any()
+
+
+@pytest.mark.parametrize("arithmetic", ["loihi", "fpga"])
+def test_the_cpu_computes_in_any_targets_integers(here, arithmetic):
+    own = result("mlp.pt", "-t", arithmetic, "-i", "mlp.npz")
+    cpu = result("mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--arithmetic", arithmetic)
+    assert cpu["predictions"] == own["predictions"]
+    assert cpu["quantization"] == own["quantization"]
+    total = lambda r: sum(x["total"] for x in r["events"] if x["event"] == "spikes")
+    assert total(cpu) == total(own)
+
+
+def test_float_is_an_arithmetic(here):
+    run = ("mlp.pt", "-t", "cpu", "-i", "mlp.npz")
+    assert result(*run, "--arithmetic", "float") == result(*run)
+
+
+def test_arithmetic_is_for_float_targets(here):
+    ran = run_cli("run", "mlp.pt", "-t", "loihi", "-i", "mlp.npz", "--arithmetic", "fpga")
+    assert ran.code == 2
+    assert "use --target cpu --arithmetic fpga" in ran.err
+
+
+@pytest.mark.parametrize("model", ["mlp", "conv"])
+def test_lava_predicts_what_our_model_of_it_does(here, lava, model):
+    emulator = result(f"{model}.pt", "-t", "loihi", "-i", f"{model}.npz", "-n", "4")
+    judge = result(f"{model}.pt", "-t", "loihi", "-i", f"{model}.npz", "-n", "4", "--on", "lava")
+    assert judge["ran_on"].startswith("lava-nc ")
+    assert judge["predictions"] == emulator["predictions"]
+    assert judge["events"] == emulator["events"]
+    assert judge["energy"] == emulator["energy"]
+
+
+def test_norse_predicts_what_our_engine_does(here):
+    emulator = result("mlp.pt", "-t", "cpu", "-i", "mlp.npz")
+    judge = result("mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--on", "norse")
+    assert judge["ran_on"].startswith("norse ")
+    assert judge["predictions"] == emulator["predictions"]
+    assert judge["events"] == emulator["events"]
+
+
+@pytest.mark.parametrize(
+    ("target", "place", "code", "text"),
+    [
+        ("fpga", "rtl", 4, "--on emulator"),
+        ("loihi", "netx", 4, "--on lava"),
+        ("fpga", "lava", 2, "--on emulator"),
+        ("cpu", "moon", 2, "--on emulator or --on norse"),
+    ],
+)
+def test_places_that_a_target_does_not_have(here, target, place, code, text):
+    ran = run_cli("run", "mlp.pt", "-t", target, "-i", "mlp.npz", "--on", place)
+    assert ran.code == code
+    assert text in ran.err
+
+
+def test_the_records_add_up(here):
+    for target in TARGETS:
+        found = result("mlp.pt", "-t", target, "-i", "mlp.npz")
+        layers = sum(layer["energy_pj"] for layer in found["layers"])
+        assert layers == pytest.approx(found["energy"]["total"]["nominal_pj"])
+        bits = sum(layer["memory_bits"] for layer in found["layers"])
+        assert bits == sum(item["bits"] for item in found["memory"])
+
+
+def test_a_near_target_is_suggested(here):
+    ran = run_cli("run", "mlp.pt", "-t", "loihii", "-i", "mlp.npz")
+    assert ran.code == 2
+    assert "did you mean --target loihi?" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "hint"),
+    [
+        ("fifo_depth=3", "fifo_depth is out of range", "--set fifo_depth=4"),
+        ("banks=65", "banks is out of range", "--set banks=8"),
+        ("banks=few", "'banks=few' is not NAME=N", "banks=4"),
+        ("bank=4", "no setting is called 'bank'", "settings: banks, fifo_depth"),
+    ],
+)
+def test_settings_out_of_range_name_the_option(here, setting, text, hint):
+    ran = run_cli("run", "mlp.pt", "-t", "fpga", "-i", "mlp.npz", "--set", setting)
+    assert ran.code == 2
+    assert text in ran.err
+    assert hint in ran.err
+
+
+def test_settings_reach_the_target(here):
+    cycles = [
+        result("conv.pt", "-t", "fpga", "-i", "conv.npz", "--set", f"banks={n}")["latency"]
+        for n in (1, 8)
+    ]
+    assert cycles[0]["cycles"] > cycles[1]["cycles"]
+
+
+def test_a_target_without_settings_says_so(here):
+    ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--set", "banks=4")
+    assert ran.code == 2
+    assert "no setting is called 'banks'" in ran.err

@@ -1,0 +1,136 @@
+"""``train``: a tiny run, resuming, interrupts, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from snn_deploy.io.ticket import read_ticket
+from snn_deploy.tickets import loop
+from tests.cli.helpers import listing, run_cli
+
+pytest.importorskip("sklearn")
+TINY = ("--rounds", 2, "--epochs", 1, "--limit", 64, "--steps", 2, "--sparsity", 0.8)
+
+
+def train(*more):
+    return run_cli("train", "-o", "t.pt", *TINY, *more)
+
+
+def test_a_ticket_its_test_set_and_a_report(here):
+    ran = train("--test-set", "t.npz", "--json", "t.json")
+    assert ran.code == 0, ran.err
+    assert "80.0 %" in ran.out
+    assert "dense: loss" in ran.err
+    ticket = read_ticket(here / "t.pt")
+    masks = [m for m in ticket.masks.values() if m.ndim > 1]
+    assert 1 - sum(m.sum() for m in masks) / sum(m.size for m in masks) == pytest.approx(
+        0.8, abs=1e-4
+    )
+    assert ticket.meta["method"] == "imp"
+    assert not list(here.glob("*.ckpt"))
+    ran = run_cli("run", "t.pt", "-t", "cpu", "-i", "t.npz", "--json", "-")
+    assert ran.code == 0, ran.err
+    assert ran.json["result"]["accuracy"] == pytest.approx(ticket.meta["ticket_accuracy"])
+
+
+def test_an_interrupt_keeps_the_last_round_and_resume_goes_on(here, monkeypatch):
+    assert train("-q").code == 0
+    (here / "t.pt").rename(here / "whole.pt")
+    rounds = iter(range(10))
+    real = loop.fit
+
+    def fit(*args, **kwargs):
+        if next(rounds) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit", fit)
+        ran = train()
+    assert ran.code == 130
+    assert "kept the last finished round in t.pt.ckpt; go on with --resume" in ran.err
+    assert not (here / "t.pt").exists()
+    assert train("--resume", "-q").code == 0
+    a, b = read_ticket(here / "whole.pt"), read_ticket(here / "t.pt")
+    assert all((a.state[k] == b.state[k]).all() for k in a.state)
+    assert all((a.masks[k] == b.masks[k]).all() for k in a.masks)
+    assert not (here / "t.pt.ckpt").exists()
+
+
+def test_an_interrupt_in_the_first_round_leaves_nothing(here, monkeypatch):
+    def fit(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", fit)
+    before = listing(here)
+    ran = train()
+    assert ran.code == 130
+    assert "resume" not in ran.err
+    assert listing(here) == before
+
+
+def test_nothing_to_resume(here):
+    ran = train("--resume")
+    assert ran.code == 3
+    assert "there is nothing to resume" in ran.err
+    assert "train without --resume" in ran.err
+
+
+@pytest.mark.parametrize("existing", ["t.pt", "t.npz", "t.json"])
+def test_outputs_that_exist_are_refused_before_training(here, monkeypatch, existing):
+    def never(*_, **__):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(loop, "fit", never)
+    (here / existing).write_text("precious")
+    ran = train("--test-set", "t.npz", "--json", "t.json")
+    assert ran.code == 10
+    assert f"{existing} exists already" in ran.err
+    assert (here / existing).read_text() == "precious"
+
+
+def test_a_missing_folder_is_refused_before_training(here):
+    ran = run_cli("train", "-o", "no/t.pt", *TINY)
+    assert ran.code == 10
+    assert "there is no folder no" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--sparsity", "1"], "0<=x<1"),
+        (["--sparsity", "nan"], "sparsity"),
+        (["--steps", "0"], "x>=1"),
+        (["--data", "mnist"], "--data-dir FOLDER"),
+        (["--method", "magic"], "magic"),
+    ],
+)
+def test_unfit_settings(here, options, text):
+    ran = run_cli("train", "-o", "t.pt", *options)
+    assert ran.code == 2
+    assert text in ran.err
+
+
+def test_a_folder_without_the_data(here):
+    ran = run_cli("train", "-o", "t.pt", "--data", "mnist", "--data-dir", here)
+    assert ran.code == 3
+    assert "MNIST files are missing" in ran.err
+    assert "train-images-idx3-ubyte.gz" in ran.err
+
+
+def test_without_torch_the_command_says_how_to_get_it(here, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "snn_deploy.tickets.trainer", None)
+    ran = train()
+    assert ran.code == 7
+    assert "pip install 'snn-deploy[train]'" in ran.err
+
+
+def test_the_same_seed_gives_the_same_ticket(here):
+    assert train("-q", "--seed", 1).code == 0
+    first = read_ticket(here / "t.pt").state
+    assert train("-q", "--seed", 1, "--force").code == 0
+    second = read_ticket(here / "t.pt").state
+    assert all(np.array_equal(first[k], second[k]) for k in first)
