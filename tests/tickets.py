@@ -22,7 +22,7 @@ def chain(nodes: list[dict[str, Any]], coding: dict[str, Any] | None = None) -> 
         "nodes": nodes,
         "edges": [list(pair) for pair in pairwise(names)],
         "readout": {"kind": "count", "groups": None, "window": None},
-        "coding": coding or CODING,
+        "coding": dict(coding or CODING),
         "feedback": [],
     }
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,9 @@ def timed(command: list[str], repeat: int, cwd: Path) -> tuple[float, float]:
     seconds, peak = [], 0.0
     for _ in range(repeat):
         start = time.perf_counter()
-        child = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        child = subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         assert child.stderr is not None
         words = child.stderr.read().decode()
         _, status, usage = os.wait4(child.pid, 0)
@@ -53,7 +56,7 @@ def large_mlp(path: Path) -> int:
     torch.manual_seed(0)
     sizes = (784, 4096, 2880, 10)
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), LIF(tau_s=2e-3, dt_s=1e-3)]
     return _save(nn.Sequential(*layers), path, torch.zeros(1, 784), save_ticket)
 
@@ -115,8 +118,13 @@ def bench_export(repeat: int, folder: Path) -> list[dict]:
     for name, make in (("MLP", large_mlp), ("VGG16", large_conv)):
         path = folder / f"{name}.pt"
         # In a child: building it in torch must not count towards what export needs.
-        code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import bench; print(bench.large_{'mlp' if name == 'MLP' else 'conv'}(__import__('pathlib').Path({str(path)!r})))"
-        made = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        code = "import sys, pathlib, bench; print(getattr(bench, sys.argv[1])(pathlib.Path(sys.argv[2])))"
+        made = subprocess.run(
+            [sys.executable, "-c", code, make.__name__, str(path)],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+        )
         weights = int(made.stdout)
         for target in TARGETS:
             command = [*COMMAND, "export", str(path), "-t", target, "-o", f"{name}-{target}"]
@@ -155,10 +163,15 @@ def main() -> None:
     if options.write:
         folder = ROOT / "docs" / "measured"
         folder.mkdir(parents=True, exist_ok=True)
-        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        text = f"# Speed and memory\n\n`python tools/bench.py --write`, {machine}, shared with other work.\n\n"
-        (folder / "bench.md").write_text(text + "\n".join(lines) + "\n")
-        (folder / "bench.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+        machine = (
+            f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+            f"Python {platform.python_version()}"
+        )
+        head = f"`python tools/bench.py --write`, {machine}, shared with other work."
+        text = "\n".join(["# Speed and memory", "", head, "", *lines, ""])
+        (folder / "bench.md").write_text(text)
+        content = json.dumps({"machine": machine, "rows": rows}, indent=2)
+        (folder / "bench.json").write_text(content + "\n")
 
 
 if __name__ == "__main__":

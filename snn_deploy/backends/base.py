@@ -77,7 +77,13 @@ class Oracle(Protocol):
 
 
 class Target(Protocol):
-    """One backend. Methods are pure but for ``run`` on external tools and ``write``."""
+    """One backend. Methods are pure but for ``run`` on external tools and ``write``.
+
+    default_device: a shipped device's name, or the path of the plugin's own device file.
+    charged: the events that cost energy, each once. Two attributes are optional: ``settings``,
+    name -> (what it is, least, most), is what ``--set`` takes; ``simulators()`` returns every
+    Oracle that ``run --on`` takes, where there are more than the judge.
+    """
 
     name: str
     title: str

@@ -102,25 +102,26 @@ def compare(
 ) -> Comparison:
     """Compare the spikes of every population that the judge recorded, and states of both.
 
-    names: of the judge and of ours; the note names the populations left out. Spikes are always compared exactly; NaN equals nothing.
-    Populations go in the order of evaluation, so the first mismatch is the most upstream one.
+    names: of the judge and of ours; the note names populations left out, and at least one is
+    compared. Spikes are always compared exactly; NaN equals nothing. Populations go in the order
+    of evaluation, so the first mismatch is the most upstream one.
     """
     values: dict[str, int] = {}
     wrong: dict[str, int] = {}
     first: Mismatch | None = None
+    left_out: list[str] = []
     for name in schedule(network).order:
         if name in network.inputs:
             continue
         tables: list[tuple[str, Array, Array, float]] = []
-        if network.step_of(name).threshold is not None:
-            if name not in judge.spikes:
-                left_out.append(name)
-                continue
+        if network.step_of(name).threshold is not None and name in judge.spikes:
             tables.append(("spikes", judge.spikes[name], ours.spikes[name], 0.0))
         mine, theirs = ours.states.get(name, {}), judge.states.get(name, {})
         for variable in ("u", "v"):
             if variable in mine and variable in theirs:
                 tables.append((variable, theirs[variable], mine[variable], tolerance))
+        if not tables:
+            left_out.append(name)
         for variable, left, right, slack in tables:
             a = np.asarray(left, np.float64).reshape(*left.shape[:2], -1)
             b = np.asarray(right, np.float64).reshape(*right.shape[:2], -1)
@@ -139,6 +140,7 @@ def compare(
                     judge=float(a[found]),
                     ours=float(b[found]),
                 )
+    assert values, "a judge records at least one population"
     return Comparison(
         judge=names[0],
         ours=names[1],

@@ -19,9 +19,29 @@ _TARGETS = ("cpu", "loihi", "fpga")
 
 
 @click.command("demo", short_help="Train a small ticket and take it to every target.")
-@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to make.")
-@click.option("--arch", "archs", type=click.Choice(_ARCHS), multiple=True, help="Only this network; repeat for several.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder to make.",
+)
+@click.option(
+    "--arch",
+    "archs",
+    type=click.Choice(_ARCHS),
+    multiple=True,
+    help="Only this network; repeat for several.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of everything random.",
+)
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
 @click.option("-v", "--verbose", is_flag=True, help="Print details too.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
@@ -35,7 +55,7 @@ def command(
     """
     from snn_deploy.backends.registry import target as find_target
     from snn_deploy.cli.output import emit
-    from snn_deploy.errors import OutputError
+    from snn_deploy.errors import MismatchError, OutputError
     from snn_deploy.io.files import new_folder, write_json
 
     if folder.exists() and not force:
@@ -54,7 +74,7 @@ def command(
     with new_folder(folder, force=force, marker=MARKER) as building:
         reports: dict[str, Report] = {}
         for arch in archs or _ARCHS:
-            reports[arch] = _one(arch, seed, building, targets, quiet)
+            reports[arch] = _one(arch, seed, building, folder, targets, quiet)
         write_json(building / MARKER, {name: r.as_json() for name, r in reports.items()})
     for report in reports.values():
         emit(report, quiet)
@@ -62,12 +82,27 @@ def command(
     for arch in reports:
         click.echo(f"report  {folder / f'{arch}.html'}")
     click.echo(f"files   {folder} (tickets, NIR graphs, artifacts per target)")
+    wrong = [
+        f"{arch} on {name}"
+        for arch, report in reports.items()
+        for name, verdict in report.data["verdicts"].items()
+        if not verdict["equal"]
+    ]
     click.echo(f"took {time.perf_counter() - start:.0f} s", err=True)
+    if wrong:
+        raise MismatchError(
+            "the simulators disagree",
+            where=", ".join(wrong),
+            hint=f"report this with the folder {folder}: equal numbers are the promise",
+        )
 
 
 def _one(
-    arch: str, seed: int, folder: Path, targets: list[Any], options: dict[str, Any]
+    arch: str, seed: int, folder: Path, home: Path, targets: list[Any], options: dict[str, Any]
 ) -> Report:
+    """Take one network from training to its report; writes into ``folder``, to become ``home``."""
+    from dataclasses import replace
+
     from snn_deploy.backends.prepare import prepare
     from snn_deploy.backends.verify import verify
     from snn_deploy.budget.price import ranking
@@ -90,6 +125,9 @@ def _one(
         result = train(config, progress=update)
     save_test_set(config, samples)
     network = fold(load_model(ticket))
+    # The folder has its final name only at the end; reports name that one.
+    source = replace(network.source, path=str(home / ticket.name))
+    network = replace(network, source=source)
     data = read_inputs(samples, network.input_population.shape)
     programs = [(target, prepare(network, target)) for target in targets]
     export(network, programs, folder / f"{arch}-export")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from snn_deploy.errors import UsageError
+from snn_deploy.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -214,7 +214,19 @@ def _resolver(arch: str | None) -> Any:
             f"--arch builds a torch module, and {error.name} is not installed",
             hint="pip install 'snn-deploy[train]'",
         ) from None
-    return lambda spec, state, shape: module_from_arch(spec, state, input_shape=shape)
+
+    def resolve(spec: str, state: Any, shape: tuple[int, ...] | None) -> Any:
+        try:
+            return module_from_arch(spec, state, input_shape=shape)
+        except SystemExit as stop:
+            # The user's file is run; that it exits must not look like success.
+            raise InputError(
+                f"the file of --arch ended the program with exit({stop.code!r})",
+                where=spec,
+                hint="let the factory return the module, and guard scripts with __main__",
+            ) from None
+
+    return resolve
 
 
 def folded_network(options: dict[str, Any]) -> Network:

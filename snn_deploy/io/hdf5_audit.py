@@ -9,12 +9,12 @@ bounded, but nobody should read them: a text among them may claim any length.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import InputError
+from . import hdf5_chunks
 
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 16
@@ -28,10 +28,9 @@ MAX_FIXED_TEXT_BYTES = 64 * 2**10
 # Stored zeros shrink up to 1,032 times; beyond the free part, more than 256 times is a bomb.
 FREE_CLAIM_BYTES = 64 * 2**20
 MAX_EXPANSION = 256
+# Chunks at the edges stand out of their dataset, by less than this many times in 4 dimensions.
+MAX_OVERHANG = 16
 
-_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
-_FILTERS = {_DEFLATE: "deflate", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32", _LZF: "lzf"}
-_INFLATE_LIMIT = 1032  # deflate cannot expand more
 _REFERENCE = 16  # bytes of a stored text: length, address of its heap, index in it
 
 
@@ -41,6 +40,7 @@ class _Totals:
     attributes: int = 0
     claimed: int = 0
     stored: int = 0
+    unpacked: int = 0
     texts: int = 0
     text_bytes: int = 0
 
@@ -158,59 +158,48 @@ class Audit:
             if claim > FREE_CLAIM_BYTES + MAX_EXPANSION * held:
                 used = f"{what}: {claim:,} bytes claimed, {held:,} bytes stored"
                 self._refuse("far more data claimed than stored", name, used)
+        raw = bytearray()
         if layout == h5py.h5d.CHUNKED:
-            self._chunks(dataset, properties, itemsize, name)
+            for values in self._chunks(dataset, properties, itemsize, name):
+                raw += values if variable else b""
         if variable:
-            self._texts(dataset, properties, elements, name)
+            self._texts(dataset, properties, elements, raw, name)
 
-    def _chunks(self, dataset: Any, properties: Any, itemsize: int, name: str) -> None:
+    def _chunks(self, dataset: Any, properties: Any, itemsize: int, name: str) -> Iterator[bytes]:
+        """Check a chunked dataset; yield its chunks' values (zeros behind lzf)."""
         count = properties.get_nfilters()
         filters = [properties.get_filter(i)[0] for i in range(min(count, 5))]
-        unknown = [f for f in filters if f not in _FILTERS]
+        unknown = [f for f in filters if f not in hdf5_chunks.NAMES]
         if unknown:
             self._refuse(f"compressed by filter {unknown[0]}, which is not built in", name)
-        packers = [i for i, f in enumerate(filters) if f in (_DEFLATE, _LZF)]
-        # h5py: checksum, shuffle, compressor; others put the checksum last. At most one of each.
-        others = [f for f in filters if f != _FLETCHER32]
-        if (
-            len(packers) > 1
-            or len(set(filters)) != count
-            or (_SHUFFLE in others and others[0] != _SHUFFLE)
-        ):
+        if not hdf5_chunks.check_order(filters):
             self._refuse("filters in an order that no writer uses", name)
         chunk = math.prod(properties.get_chunk()) * itemsize
-        lzf = _LZF in filters
-        limit = MAX_LZF_CHUNK_BYTES if lzf else MAX_CHUNK_BYTES
+        limit = MAX_LZF_CHUNK_BYTES if hdf5_chunks.LZF in filters else MAX_CHUNK_BYTES
         if chunk > limit:
             self._refuse("a chunk is too large", name, f"{chunk:,} of {limit:,} bytes")
-        large: list[Any] = []
+        places: list[Any] = []
 
         def visit(info: Any) -> None:
             # A compressor that gains nothing is skipped or adds a little, never doubles.
             if info.size > chunk + chunk // 8 + 4096:
                 self._refuse("a stored chunk is larger than its values", name)
-            inflates = bool(packers) and not lzf and not info.filter_mask & (1 << packers[0])
-            if inflates and info.size * _INFLATE_LIMIT > MAX_CHUNK_BYTES:
-                large.append(info.chunk_offset)
+            places.append(info.chunk_offset)
+            self._totals.unpacked += chunk
+            if self._totals.unpacked > FREE_CLAIM_BYTES + MAX_OVERHANG * self._totals.claimed:
+                self._refuse("chunks far larger than the dataset", name)
 
         dataset.chunk_iter(visit)
-        for offset in large:
-            self._inflates_to(dataset, offset, chunk, name)
+        for place in places:
+            mask, data = dataset.read_direct_chunk(place)
+            try:
+                yield hdf5_chunks.undo(data, mask, filters, chunk, itemsize)
+            except hdf5_chunks.ChunkError as error:
+                self._refuse(str(error), name)
 
-    def _inflates_to(self, dataset: Any, offset: Any, chunk: int, name: str) -> None:
-        """Inflate a chunk with a limit: HDF5 itself grows its buffer as long as data comes."""
-        data = self._inflate(dataset.read_direct_chunk(offset)[1], chunk + 4096, name)
-        if len(data) > chunk + 4:  # 4: a checksum inside
-            self._refuse("a chunk inflates to more than its values", name, f"over {chunk:,} bytes")
-
-    def _inflate(self, data: bytes, limit: int, name: str) -> bytes:
-        try:
-            return zlib.decompressobj().decompress(data, limit)
-        except zlib.error:
-            self._refuse("a compressed chunk is damaged", name)
-        return b""
-
-    def _texts(self, dataset: Any, properties: Any, elements: int, name: str) -> None:
+    def _texts(
+        self, dataset: Any, properties: Any, elements: int, raw: bytes | bytearray, name: str
+    ) -> None:
         """Bound what texts of variable length claim: libhdf5 fills that much memory for each.
 
         Several may point at the same stored text, so the claims are added up.
@@ -222,43 +211,17 @@ class Audit:
             self._refuse("too many texts", name, f"more than {MAX_TEXTS:,} texts")
         if properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
             self._refuse("a text that stands for missing ones", name)
-        layout, offset = properties.get_layout(), dataset.get_offset()
-        if layout == h5py.h5d.CHUNKED:
-            raw = b"".join(self._chunk_bytes(dataset, properties, name))
-        elif layout == h5py.h5d.COMPACT:
+        offset = dataset.get_offset()
+        if properties.get_layout() == h5py.h5d.COMPACT:
             self._refuse("texts in compact storage, which no writer uses", name)
-        elif offset is not None:  # None: nothing was ever written, all texts are empty
-            self._file.seek(offset)
+        if properties.get_layout() == h5py.h5d.CONTIGUOUS and offset is not None:
+            self._file.seek(offset)  # None: nothing was ever written, all texts are empty
             raw = self._file.read(elements * _REFERENCE)
-        else:
-            raw = b""
         lengths = [int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), _REFERENCE)]
         self._totals.text_bytes += sum(lengths)
         if self._totals.text_bytes > MAX_TEXT_BYTES:
             limit = f"{self._totals.text_bytes:,} of {MAX_TEXT_BYTES:,} bytes"
             self._refuse("its texts claim too much memory", name, limit)
-
-    def _chunk_bytes(self, dataset: Any, properties: Any, name: str) -> Iterator[bytes]:
-        """Yield the chunks of a dataset of texts as they are before compression."""
-        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-        size = math.prod(properties.get_chunk()) * _REFERENCE
-        chunks: list[Any] = []
-        dataset.chunk_iter(lambda info: chunks.append(info.chunk_offset))
-        for offset in chunks:
-            mask, data = dataset.read_direct_chunk(offset)
-            for index in reversed(range(len(filters))):
-                if mask & (1 << index):
-                    continue
-                if filters[index] == _DEFLATE:
-                    data = self._inflate(data, size + 4, name)
-                elif filters[index] == _FLETCHER32:
-                    data = data[:-4]
-                elif filters[index] == _SHUFFLE:
-                    rows = len(data) // _REFERENCE  # byte k of all elements, then byte k + 1
-                    data = b"".join(data[row::rows] for row in range(rows))
-                else:
-                    self._refuse("texts compressed by lzf, which no writer uses", name)
-            yield data[:size]
 
     def _attributes(self, thing: Any, name: str) -> None:
         import h5py

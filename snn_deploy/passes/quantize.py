@@ -229,7 +229,8 @@ def _check_chain(network: Network, projection: Projection) -> None:
         )
     scales = [s.scale.size for s in projection.synapses if isinstance(s, Diagonal)]
     averages = any(isinstance(s, Pool2d) and s.kind == "avg" for s in projection.synapses)
-    assert not (averages or (scales and _learned(projection))), f"{where}: fold it first"
+    assert not averages, f"{where}: fold it first"
+    assert not scales or _learned(projection) is None, f"{where}: fold it first"
     if len(scales) > 1 and max(scales) > 1:
         raise UnsupportedError(
             "several scales follow each other, and one differs between neurons",

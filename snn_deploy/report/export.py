@@ -55,7 +55,8 @@ def export(
         for target, program in programs:
             place = building / target.name
             place.mkdir()
-            names = target.write(program, place, stem)
+            here = replace(program, real=replace(program.real, source=source))
+            names = target.write(here, place, stem)
             written[target.name] = [f"{target.name}/{n}" for n in names]
         report = export_report(named, programs, written, folder)
         write_json(building / "report.json", report.as_json())

@@ -70,7 +70,7 @@ def list_report() -> Report:
     devices = [*(load(name) for name in names()), *plugin_devices()]
     table = Table(
         title="",
-        columns=("target", "title", "device", "checked by", "from package"),
+        columns=("target", "title", "device", "checked by", "package"),
         rows=tuple(
             tuple(t[key] or "-" for key in ("target", "title", "device", "judge", "package"))
             for t in targets

@@ -18,6 +18,8 @@ def _comparison_lines(comparison: Comparison) -> list[tuple[str, str]]:
     lines = [("compared", f"{comparison.judge} with our {comparison.ours}, {exact}")]
     for variable, n in comparison.values.items():
         lines.append((variable, f"{comparison.mismatches[variable]:,} mismatches in {n:,} values"))
+    if comparison.note:
+        lines.append(("note", comparison.note))
     if comparison.first is not None:
         lines.append(("first", str(comparison.first)))
     return lines
@@ -35,6 +37,7 @@ def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
         "tolerance": comparison.tolerance,
         "values": dict(comparison.values),
         "mismatches": dict(comparison.mismatches),
+        "note": comparison.note or None,
         "first": None
         if first is None
         else {

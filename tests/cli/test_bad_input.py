@@ -69,7 +69,7 @@ def test_broken_files_of_other_kinds(here, suffix):
 
 def test_a_pickled_module_gets_the_lines_that_save_it_again(here):
     torch.save(torch.nn.Sequential(torch.nn.Linear(12, 3)), here / "module.pt")
-    ran = fails(3, "where module.pt", "torch.save(", "state_dict()", args=run_of("module.pt"))
+    ran = fails(4, "where module.pt", "torch.save(", "state_dict()", args=run_of("module.pt"))
     assert "weights_only=False" in ran.err
 
 

@@ -132,7 +132,7 @@ def test_norse_predicts_what_our_engine_does(here):
     ("target", "place", "code", "text"),
     [
         ("fpga", "rtl", 4, "--on emulator"),
-        ("loihi", "netx", 4, "--on lava"),
+        ("fpga", "netx", 2, "--on emulator"),
         ("fpga", "lava", 2, "--on emulator"),
         ("cpu", "moon", 2, "--on emulator or --on norse"),
     ],
@@ -186,3 +186,51 @@ def test_a_target_without_settings_says_so(here):
     ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--set", "banks=4")
     assert ran.code == 2
     assert "no setting is called 'banks'" in ran.err
+
+
+# ---------------------------------------------------------------- models of other kinds
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_plain_state_dict_with_its_architecture(here, suffix):
+    import torch
+
+    from snn_deploy.tickets import models
+
+    torch.manual_seed(0)
+    module = models.build("mlp", (12,), 3, hidden=(8,))
+    if suffix == ".pt":
+        torch.save(module.state_dict(), here / "weights.pt")
+    else:
+        save_file = pytest.importorskip("safetensors.torch").save_file
+        save_file(module.state_dict(), here / "weights.safetensors")
+    (here / "net.py").write_text(
+        "import torch\nfrom snn_deploy.tickets import models\n"
+        "def net():\n    return models.build('mlp', (12,), 3, hidden=(8,)), torch.zeros(1, 12)\n"
+    )
+    run = ("-t", "cpu", "-i", "mlp.npz", "--coding", "rate", "--steps", 4)
+    named = result(f"weights{suffix}", *run, "--arch", "mlp")
+    assert result(f"weights{suffix}", *run, "--arch", "net.py:net") == named
+    assert named["steps"] == 4
+
+
+def test_a_foreign_nir_graph_is_asked_for_what_it_leaves_open(here):
+    import nir
+
+    weight = np.random.default_rng(0).normal(0.3, 1, (3, 12))
+    one = np.ones(3)
+    nodes = {
+        "input": nir.Input(np.array([12])),
+        "fc": nir.Linear(weight),
+        "lif": nir.LIF(tau=2e-3 * one, r=one, v_leak=0 * one, v_threshold=one),
+        "output": nir.Output(np.array([3])),
+    }
+    edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
+    nir.write(here / "foreign.nir", nir.NIRGraph(nodes, edges))
+    options: list[str] = ["-t", "fpga", "-i", "mlp.npz", "--coding", "rate", "--steps", "5"]
+    for hint, answer in (("--dt SECONDS", ["--dt", "1e-3"]), ("--reset", ["--reset", "value"])):
+        ran = run_cli("run", "foreign.nir", *options)
+        assert ran.code == 3
+        assert hint in ran.err
+        options += answer
+    assert result("foreign.nir", *options)["steps"] == 5

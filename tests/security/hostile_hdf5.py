@@ -116,6 +116,46 @@ def chunk_not_deflated(file: h5py.File, folder: Path) -> None:
 
 
 @hdf5_case
+def chunk_too_short(file: h5py.File, folder: Path) -> None:
+    weight = file.create_dataset("weight", (1000,), "u1", chunks=(1000,), compression="gzip")
+    weight.id.write_direct_chunk((0,), zlib.compress(bytes(10)))
+
+
+@hdf5_case
+def chunk_shorter_than_checksum(file: h5py.File, folder: Path) -> None:
+    weight = file.create_dataset("weight", (1000,), "u1", chunks=(1000,), fletcher32=True)
+    weight.id.write_direct_chunk((0,), b"\1\2")
+
+
+@hdf5_case
+def chunk_checksum_inside(file: h5py.File, folder: Path) -> None:
+    weight = file.create_dataset(
+        "weight", (1000,), "u1", chunks=(1000,), fletcher32=True, compression="gzip"
+    )
+    weight.id.write_direct_chunk((0,), b"")
+
+
+@hdf5_case
+def lzf_bomb(file: h5py.File, folder: Path) -> None:
+    weight = file.create_dataset("weight", (10_000,), "u1", chunks=(10_000,), compression="lzf")
+    weight.id.write_direct_chunk((0,), b"\0a" + b"\xe0\xff\0" * 3000)
+
+
+@hdf5_case
+def lzf_before_the_start(file: h5py.File, folder: Path) -> None:
+    weight = file.create_dataset("weight", (10_000,), "u1", chunks=(10_000,), compression="lzf")
+    weight.id.write_direct_chunk((0,), b"\0a" + b"\xff\xff\xff" * 37)
+
+
+@hdf5_case
+def chunks_that_stand_out(file: h5py.File, folder: Path) -> None:
+    for i in range(10):
+        file.create_dataset(
+            f"w{i}", data=[1], dtype="u1", chunks=(2**24,), maxshape=(None,), compression="gzip"
+        )
+
+
+@hdf5_case
 def huge_chunk(file: h5py.File, folder: Path) -> None:
     file.create_dataset("weight", (10,), "u1", chunks=(128 << 20,), maxshape=(None,))
 

@@ -125,7 +125,7 @@ def test_window_axis_lists_the_output_of_every_tap():
 @pytest.mark.parametrize("bits", [None, 4])
 def test_decoded_images_equal_the_quantized_network(banks, dense_rows, bits):
     rng = np.random.default_rng(banks)
-    sparse = lambda *s: (rng.normal(0, 1, s) * (rng.random(s) < 0.4)).astype("f4")  # noqa: E731
+    sparse = lambda *s: (rng.normal(0, 1, s) * (rng.random(s) < 0.4)).astype("f4")
     qnet = _qnet(
         [(3, 6, 6), (5, 6, 6), (4, 3, 3), (11,), (4,)],
         [

@@ -50,7 +50,8 @@ PARTS: dict[str, str] = {
 class CoreCycles:
     """One core's cycles. total and every part: int64 (samples, steps); stalls: cycles in which
     a full FIFO held the events back; the counts are totals over the batch, per projection:
-    entries read, accumulates (entries with a nonzero weight), pointer rows read."""
+    entries read, accumulates (entries with a nonzero weight), pointer rows read.
+    """
 
     total: Array
     parts: Mapping[str, Array]
@@ -64,7 +65,8 @@ class CoreCycles:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cycles:
     """A batch's cycles. cores: by population; latency: int64 (samples,), first to last step of
-    the whole network; start: by population, when each step starts, int64 (samples, steps)."""
+    the whole network; start: by population, when each step starts, int64 (samples, steps).
+    """
 
     cores: Mapping[str, CoreCycles]
     latency: Array

@@ -30,7 +30,8 @@ _DENSE_MOST_WORDS = 1.5
 class Settings:
     """What a user may choose. banks: P of every core. fifo_depth: F, pointers that wait before
     a bank. dense_rows: whether rows may be stored without indices where that takes fewer bits
-    and not much more work."""
+    and not much more work.
+    """
 
     banks: int = 8
     fifo_depth: int = 4

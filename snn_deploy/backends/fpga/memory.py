@@ -45,7 +45,8 @@ class Memory:
 
 def memories(program: FpgaProgram) -> Iterator[Memory]:
     """Yield every memory of a program. A shared engine keeps all cores' contents as well; its
-    FIFOs exist once."""
+    FIFOs exist once.
+    """
     for name, size in program.inputs:
         yield Memory(where=name, kind="spikes", width=1, depth=_SPIKE_STEPS * size, copies=1)
     fifos = program.cores

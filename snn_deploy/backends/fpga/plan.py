@@ -125,7 +125,8 @@ def kernel_shape(network: Network, plan: Geometry) -> tuple[int, int]:
 
 def multiplied_out(network: Network, plan: Geometry) -> Geometry:
     """Return a projection with a window as rows of single events, for a post population whose
-    neurons are laid out for another shape."""
+    neurons are laid out for another shape.
+    """
     whole = chain_matrix(network, plan.projection).tocoo()
     target, rows = whole.coords
     size = network.population(plan.projection.pre).size

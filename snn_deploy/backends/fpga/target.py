@@ -79,7 +79,8 @@ class FpgaTarget:
 
     def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
         """Return the memory images; located errors for what has no form, UsageError for settings
-        out of range."""
+        out of range.
+        """
         from snn_deploy.backends.fpga.layout import build
         from snn_deploy.device.load import load
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS
 from snn_deploy.ir.spikes import Trace
-from snn_deploy.ir.synapses import Csr
+from snn_deploy.ir.synapses import Csr, Shape
 
 if TYPE_CHECKING:
     from snn_deploy.backends.loihi.process import JobResult
@@ -29,14 +30,14 @@ DEFAULT_TIMEOUT_S = 600.0
 def job_of(program: LoihiProgram, x: Array) -> LavaJob:
     """Return the Lava job for spikes (samples, steps, *input shape)."""
     name = program.network.inputs[0]
-    shape = program.network.shapes[name]
+    shape = _layout(program.network.shapes[name])
     spikes = np.ascontiguousarray(x.reshape(*x.shape[:2], -1), dtype=np.uint8)
     return LavaJob(
         inputs=(JobInput(name=name, shape=shape, spikes=spikes),),
         populations=tuple(
             JobPopulation(
                 name=p.name,
-                shape=p.shape,
+                shape=_layout(p.shape),
                 depth=p.depth,
                 du=p.du,
                 dv=p.dv,
@@ -47,6 +48,11 @@ def job_of(program: LoihiProgram, x: Array) -> LavaJob:
         ),
         projections=tuple(_projection(s) for s in program.synapses),
     )
+
+
+def _layout(shape: Shape) -> Shape:
+    """Return (N,) for what Lava has no layout of: (C, L), whose synapses are a sparse matrix."""
+    return shape if len(shape) in (1, 3) else (math.prod(shape),)
 
 
 def _projection(synapses: LoihiSynapses) -> DenseJob | ConvJob:
@@ -102,14 +108,17 @@ def trace_of(loihi: LoihiProgram, x: Array, result: JobResult) -> Trace:
         record = result.recordings[population.name]
         shape = (*lead, *population.shape)
         spikes[population.name] = record.spikes.reshape(shape)
-        assert record.u is not None and record.v is not None
+        assert record.u is not None
+        assert record.v is not None
         states[population.name] = {
             "u": record.u.reshape(shape),
             "v": record.v.reshape(shape),
         }
-    output = loihi.network.outputs[0]
+    output = loihi.network.output_population.name
+    membrane = loihi.network.readout.kind in MEMBRANE_READOUTS
+    values = states[output]["v"] if membrane else spikes[output]
     return Trace(
-        output=spikes[output].reshape(*lead, -1),
+        output=values.reshape(*lead, -1),
         counts={
             n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
             for n, s in {loihi.network.inputs[0]: x, **spikes}.items()

@@ -62,10 +62,10 @@ def run_job(
     """Check ``job``, run it in Lava and return every population's recordings.
 
     A NetxJob was checked when its file was made. timeout_s: wall-clock limit of the child
-    process. environment: where Lava is (default: ``environment.require()``). Raises what ``check_job`` raises; MissingDependencyError
-    without Lava; ExternalToolError, with Lava's last words, if it fails, hangs or is
-    killed; OutputError if the temporary folder cannot be written. Leaves no process, shared
-    memory or file behind.
+    process. environment: where Lava is (default: ``environment.require()``). Raises what
+    ``check_job`` raises; MissingDependencyError without Lava; ExternalToolError, with Lava's
+    last words, if it fails, hangs or is killed; OutputError if the temporary folder cannot be
+    written. Leaves no process, shared memory or file behind.
     """
     if isinstance(job, LavaJob):
         check_job(job)

@@ -98,7 +98,6 @@ def lower(qnet: QNetwork) -> LoihiProgram:
                 where=network.where(projection.name),
                 hint="use --target cpu for this network",
             )
-    _check_input(network)
     depth = dict.fromkeys(network.inputs, 0)
     populations: list[LoihiPopulation] = []
     for name in plan.order:
@@ -115,16 +114,6 @@ def lower(qnet: QNetwork) -> LoihiProgram:
         _synapses(network, p, depth[p.post] - depth[p.pre] - 1) for p in network.projections
     )
     return LoihiProgram(populations=tuple(populations), synapses=synapses, network=network)
-
-
-def _check_input(network: Network) -> None:
-    shape = network.input_population.shape
-    if len(shape) not in (1, 3):
-        raise UnsupportedError(
-            f"an input of shape {shape} has no layout on Loihi",
-            where=network.where(network.inputs[0]),
-            hint="use (N,) or (C, H, W)",
-        )
 
 
 def _int(value: Array) -> int | Array:

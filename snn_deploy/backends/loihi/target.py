@@ -49,7 +49,8 @@ class LoihiTarget:
         """Return what can be lowered."""
         return (
             ("Linear, Affine", "dense synapses, sparse in memory; weights on Loihi's 8-bit grid"),
-            ("Conv1d, Conv2d", "convolution; groups, stride, dilation, symmetric padding"),
+            ("Conv2d", "convolution; with asymmetric padding or a delay, sparse synapses"),
+            ("Conv1d", "sparse synapses"),
             ("SumPool2d, AvgPool2d", "fused into the convolution or dense layer that follows"),
             ("max pooling", "on spikes only: grouped convolution and a threshold population"),
             ("batch norm, scales", "folded into weights and biases"),

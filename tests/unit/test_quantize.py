@@ -1,0 +1,453 @@
+"""Quantization: grids, thresholds, registers, biases, reports, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from snn_deploy.backends.arithmetics import ARITHMETICS, FPGA, LOIHI
+from snn_deploy.engine.event import EventEngine
+from snn_deploy.engine.fixed import FixedEngine
+from snn_deploy.errors import InputError, UnsupportedError
+from snn_deploy.ir import Coding, Conv2d, Dense, Diagonal, Pool2d, Relay, Source, Threshold
+from snn_deploy.ir.synapses import learned_nonzeros, weights_of
+from snn_deploy.passes.pipeline import fold
+from snn_deploy.passes.quantize import quantize, weight_grid
+from tests.builders import (
+    KINDS,
+    cuba,
+    grid,
+    integrate_and_fire,
+    leaky,
+    lif,
+    mlp,
+    network,
+    population,
+    projection,
+    row,
+    spikes,
+)
+
+both = pytest.mark.parametrize("arithmetic", [LOIHI, FPGA], ids=lambda a: a.name)
+
+
+def real(seed, *shape):
+    return np.random.default_rng(seed).normal(0, 0.3, shape).astype(np.float32)
+
+
+def one(weight, neuron=None, bias=None):
+    weight = np.asarray(weight, np.float32)
+    return row((weight.shape[1],), Dense(weight=weight, bias=bias), neuron or lif())
+
+
+def integers(qnet, at=0):
+    """Return (integer weights, the population's integers) of a projection."""
+    p = qnet.network.projections[at]
+    learned = next(s for s in p.synapses if weights_of(s) is not None)
+    return weights_of(learned), qnet.populations[p.post]
+
+
+# Grids.
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("sign", ["mixed", "excitatory", "inhibitory"])
+def test_weights_lie_on_lavas_grid(bits, sign):
+    weight = real(1, 9, 8)
+    weight = {"mixed": weight, "excitatory": abs(weight), "inhibitory": -abs(weight)}[sign]
+    values, _ = integers(quantize(one(weight), LOIHI, bits=bits))
+    # What Lava's own rule leaves of them: floor to the precision, within the mode's range.
+    drop = 8 - bits + (sign == "mixed")
+    np.testing.assert_array_equal((abs(values) >> drop) << drop, abs(values))
+    low, high = {"mixed": (-256, 255), "excitatory": (0, 255), "inhibitory": (-255, 0)}[sign]
+    assert low <= values.min()
+    assert values.max() <= high
+    assert abs(values).max() == 256 - (1 << drop)
+    assert values.dtype == np.int32
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_weights_lie_on_the_symmetric_grid(bits):
+    values, _ = integers(quantize(one(real(1, 9, 8)), FPGA, bits=bits))
+    assert abs(values).max() == (1 << (bits - 1)) - 1
+    assert weight_grid(FPGA, bits, mixed=True) == weight_grid(FPGA, bits, mixed=False)
+
+
+@both
+@pytest.mark.parametrize("bits", [1, 9])
+def test_other_widths_are_refused(arithmetic, bits):
+    with pytest.raises(InputError) as caught:
+        quantize(one(real(1, 3, 3)), arithmetic, bits=bits)
+    assert caught.value.message == f"{arithmetic.name} stores weights of 2 to 8 bits"
+    assert caught.value.used == f"--bits {bits}"
+    assert caught.value.hint == "choose --bits 2 to --bits 8"
+
+
+@both
+@pytest.mark.parametrize("bits", [8, 3])
+def test_masks_survive(arithmetic, bits):
+    rng = np.random.default_rng(2)
+    weight = real(2, 20, 30) * (rng.random((20, 30)) < 0.3)
+    kernel = real(3, 4, 2, 3, 3) * (rng.random((4, 2, 3, 3)) < 0.3)
+    for net in (one(weight), row((2, 6, 6), Conv2d(weight=kernel.astype("f4")), lif())):
+        before = weights_of(net.projections[0].synapses[0])
+        values, _ = integers(quantize(net, arithmetic, bits=bits))
+        assert not np.any(values[before == 0])
+        assert np.all((values == 0) | (np.sign(values) == np.sign(before)))
+
+
+# The report.
+
+
+@both
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_the_report_tells_the_error_of_every_tensor(arithmetic, bits):
+    weight = real(4, 12, 15)
+    weight[abs(weight) < 0.05] = 0
+    qnet = quantize(fold(one(weight)), arithmetic, bits=bits)
+    values, q = integers(qnet)
+    (report,) = qnet.tensors
+    error = [
+        abs(float(i) / q.scale - float(w)) for i, w in zip(values.flat, weight.flat, strict=True)
+    ]
+    assert (report.projection, report.bits, report.scale) == ("w1", bits, q.scale)
+    assert report.max_error == pytest.approx(max(error), rel=1e-12)
+    assert report.rms_error == pytest.approx(np.sqrt(np.mean(np.square(error))), rel=1e-12)
+    assert report.max_abs == float(abs(weight).max())
+    assert report.nonzeros_before == np.count_nonzero(weight)
+    assert report.nonzeros_after == np.count_nonzero(values)
+    assert report.size == 180
+    step, _ = weight_grid(arithmetic, bits, mixed=True)
+    assert report.max_error <= 0.5 * step / q.scale * (1 + 1e-9)
+    assert report.saturated == 0
+    assert bits > 2 or report.nonzeros_after < report.nonzeros_before
+
+
+def test_a_sparse_tensor_reports_its_full_size():
+    weight = np.zeros((10, 10), np.float32)
+    weight[3, 4] = 0.7
+    (report,) = quantize(fold(one(weight)), LOIHI).tensors
+    assert (report.size, report.nonzeros_before) == (100, 1)
+
+
+# Thresholds.
+
+
+@both
+@pytest.mark.parametrize("neuron", ["if", "threshold"])
+def test_on_the_grid_integer_spikes_equal_float_spikes(arithmetic, neuron):
+    # Sums are exact multiples of the unit, so v > threshold holds for floor(threshold) as well,
+    # ties and thresholds between two multiples included.
+    fired = ties = 0
+    for seed, fine in ((0, False), (1, False), (2, True), (3, True)):
+        rng = np.random.default_rng(seed)
+        threshold = np.array([0.5, 0.375, 0.4, 0.51, 1.0, 0.99, 0.7])
+        made = (
+            Threshold(threshold=threshold)
+            if neuron == "threshold"
+            else integrate_and_fire(threshold)
+        )
+        net = row((9,), Dense(weight=grid(rng, 7, 9, fine=fine) / 2), made)
+        x = spikes(rng, 6, 8, (9,), 0.2)
+        floats = EventEngine(net).run(x, "states")
+        ints = FixedEngine(quantize(net, arithmetic)).run(x, "states")
+        np.testing.assert_array_equal(floats.output, ints.output)
+        fired += floats.output.sum()
+        ties += np.count_nonzero(floats.states["n1"]["v"] == threshold)
+    assert fired > 100
+    assert ties > 10
+
+
+@both
+def test_small_integers_keep_their_own_unit(arithmetic):
+    values, q = integers(quantize(one([[3.0, -2.0], [1.0, 0.0]], lif(threshold=2.0)), arithmetic))
+    unit = 2 if arithmetic is LOIHI else 1
+    assert values.tolist() == [[3 * unit, -2 * unit], [unit, 0]]
+    assert q.scale == unit
+
+
+@both
+def test_a_bias_between_two_units_asks_for_a_finer_one(arithmetic):
+    bias = np.array([0.3, -0.6], np.float32)
+    values, q = integers(quantize(one([[3.0, -2.0], [1.0, 0.0]], bias=bias), arithmetic))
+    assert values.tolist() == [[v * int(q.scale) for v in r] for r in [[3, -2], [1, 0]]]
+    assert q.scale > 40
+    unit = q.scale * (1 << q.shift) / (1 << arithmetic.bias_shift)
+    np.testing.assert_allclose(q.bias / unit, bias, atol=0.5 / unit)
+
+
+@both
+def test_a_grid_of_64ths_stays_exact(arithmetic):
+    weight = np.array([[5, -40], [1, 17]], np.float32) / 64
+    qnet = quantize(one(weight), arithmetic)
+    values, q = integers(qnet)
+    np.testing.assert_array_equal(values / q.scale, weight)
+    assert qnet.tensors[0].max_error == 0
+
+
+@both
+def test_threshold_is_the_floor_of_the_scaled_one(arithmetic):
+    threshold = np.random.default_rng(5).uniform(0.2, 2, 6)
+    _, q = integers(quantize(one(real(5, 6, 4), lif(8, threshold=threshold)), arithmetic))
+    unit = q.scale * (1 << q.shift) / (1 << arithmetic.threshold_shift)
+    assert q.threshold.tolist() == [int(np.floor(t * 8 * unit)) for t in threshold]
+
+
+# Registers.
+
+
+def test_biases_are_rounded_and_leaks_added():
+    weight, bias = real(6, 5, 4), real(7, 5)
+    neuron = lif(4, v_leak=0.125, r=0.5)
+    _, q = integers(quantize(one(weight, neuron, bias), LOIHI))
+    wanted = (bias + 0.125 / 0.5) * q.scale
+    assert q.bias.tolist() == np.rint(wanted).astype(int).tolist()
+
+
+def test_a_bias_of_zeros_is_none():
+    assert quantize(one(real(6, 3, 4), None, np.zeros(3)), LOIHI).populations["n1"].bias is None
+    quantize(one(real(6, 3, 4), cuba(), np.zeros(3)), LOIHI)
+
+
+@both
+def test_threshold_and_bias_bound_the_scale_apart(arithmetic):
+    # A small bias must not shrink a large threshold's resolution.
+    weight = real(8, 6, 5) / 10
+    alone = quantize(one(weight, lif(threshold=1.0)), arithmetic).populations["n1"]
+    bias = np.full(6, 0.01, np.float32)
+    biased = quantize(one(weight, lif(threshold=1.0), bias), arithmetic).populations["n1"]
+    assert (alone.scale, alone.shift) == (biased.scale, biased.shift)
+
+
+@both
+@pytest.mark.parametrize("what", ["threshold", "bias"])
+def test_what_is_large_shrinks_the_scale_until_it_fits(arithmetic, what):
+    weight = real(9, 4, 4) / 1000
+    neuron = lif(threshold=50.0 if what == "threshold" else 0.5)
+    bias = np.array([90.0, -90, 0, 1], np.float32) if what == "bias" else None
+    values, q = integers(quantize(one(weight, neuron, bias), arithmetic))
+    register = q.threshold if what == "threshold" else q.bias
+    width = arithmetic.threshold_bits if what == "threshold" else arithmetic.bias_bits - 1
+    shift = arithmetic.threshold_shift if what == "threshold" else arithmetic.bias_shift
+    state = int(abs(register).max()) << shift
+    assert abs(register).max() < 1 << width
+    assert state <= arithmetic.state_max >> 3
+    assert state > 0.9 * min(arithmetic.state_max >> 3, ((1 << width) - 1) << shift)
+    assert abs(values).max() < 64  # resolution is what it costs, and the report says so
+
+
+@both
+def test_a_negative_threshold_does_not_fit(arithmetic):
+    net = replace(one(real(1, 3, 3), lif(threshold=[0.5, -0.25, 1.0])), source=Source(path="m.pt"))
+    with pytest.raises(UnsupportedError) as caught:
+        quantize(net, arithmetic)
+    assert caught.value.message == "a threshold does not fit its register"
+    assert caught.value.where == "m.pt -> n1"
+    top = (1 << arithmetic.threshold_bits) - 1
+    assert caught.value.used.startswith("-")
+    assert caught.value.used.endswith(f"range 0..{top:,}")
+    assert "rescale the layer" in caught.value.hint
+
+
+@pytest.mark.parametrize(("v_reset", "fits"), [(-32768, True), (-32769, False)])
+def test_a_reset_value_just_fits_the_state_or_just_does_not(v_reset, fits):
+    weight = np.array([[127.0, -127.0]])
+    neuron = integrate_and_fire(threshold=1000.0, v_reset=float(v_reset) / 4)
+    arithmetic = replace(FPGA, shift_bits=(2, 2))
+    if fits:
+        q = quantize(one(weight, neuron), arithmetic).populations["n1"]
+        assert int(q.v_reset) == v_reset
+        return
+    with pytest.raises(UnsupportedError) as caught:
+        quantize(one(weight, neuron), arithmetic)
+    assert caught.value.message == "the v_reset lies outside the membrane's range"
+    assert caught.value.used == "-32,769..-32,769 of -32,768..32,767"
+    assert caught.value.hint == "reset to a value between the leak and the threshold"
+
+
+@pytest.mark.parametrize(
+    ("tau", "code"), [(1, 4096), (2, 2048), (4 / 3, 3072), (3, 1365), (8, 512), (10_000, 0)]
+)
+def test_decays_are_codes_of_4096(tau, code):
+    for arithmetic in (LOIHI, FPGA):
+        q = quantize(one(real(1, 3, 3), lif(tau)), arithmetic).populations["n1"]
+        assert int(q.decay_v) == code
+        assert int(q.decay_u) == 4096
+    q = quantize(mlp(np.random.default_rng(0), 3, 3, neuron=cuba(tau, 2), bias=False), LOIHI)
+    assert int(q.populations["n1"].decay_u) == code
+
+
+def test_parameters_per_neuron_and_per_channel():
+    rng = np.random.default_rng(1)
+    neuron = lif([2.0, 4.0], threshold=[0.25, 0.5])
+    net = row((1, 4, 4), Conv2d(weight=grid(rng, 2, 1, 3, 3) / 3), neuron)
+    q = quantize(net, LOIHI).populations["n1"]
+    assert q.decay_v.tolist() == [2048] * 4 + [1024] * 4
+    assert q.threshold.shape == (8,)
+    assert q.threshold[4:].tolist() == [q.threshold[4]] * 4
+    # Equal values are stored once.
+    assert (
+        quantize(one(real(1, 3, 3), lif(threshold=[0.5] * 3)), LOIHI)
+        .populations["n1"]
+        .threshold.shape
+        == ()
+    )
+
+
+# Helpers.
+
+
+@both
+def test_a_pool_alone_is_in_whole_numbers(arithmetic):
+    pool = Pool2d(kind="avg", kernel=(2, 2), stride=(2, 2))
+    net = fold(row((1, 4, 4), pool, integrate_and_fire(threshold=0.7)))
+    qnet = quantize(net, arithmetic)
+    (only,) = qnet.network.projections
+    scale = only.synapses[-1].scale
+    assert scale.dtype == np.int32
+    q = qnet.populations["n1"]
+    assert int(scale) == q.scale / 4
+    x = spikes(np.random.default_rng(0), 5, 10, (1, 4, 4))
+    np.testing.assert_array_equal(EventEngine(net).run(x).output, FixedEngine(qnet).run(x).output)
+
+
+def test_a_scale_per_neuron_becomes_whole_numbers():
+    scale = np.array([0.5, -0.25, 0.125])
+    net = fold(row((3,), Diagonal(scale=scale), integrate_and_fire(threshold=0.3)))
+    qnet = quantize(net, LOIHI)
+    (only,) = qnet.network.projections
+    (made,) = only.synapses
+    np.testing.assert_array_equal(made.scale / qnet.populations["n1"].scale, scale)
+
+
+def test_two_scales_in_a_row_are_refused():
+    per_neuron = Diagonal(scale=np.array([0.5, 0.25]))
+    net = fold(row((2,), per_neuron, Diagonal(scale=np.array(0.5)), lif()))
+    with pytest.raises(UnsupportedError, match="several scales follow each other") as caught:
+        quantize(net, LOIHI)
+    assert (caught.value.where, caught.value.hint) == ("w1", "multiply them into one Scale")
+
+
+def test_fan_ins_share_one_scale():
+    net = KINDS["skip"](np.random.default_rng(0))
+    for arithmetic in (LOIHI, FPGA):
+        qnet = quantize(net, arithmetic)
+        for name in ("b", "out"):
+            scales = {r.scale for r in qnet.tensors if r.projection.endswith(f"-{name}")}
+            assert scales == {qnet.populations[name].scale}
+
+
+# What has no form.
+
+REFUSED = {
+    "direct": (
+        ("loihi", "fpga"),
+        lambda: replace(one(real(1, 3, 3)), coding=Coding(kind="direct", steps=4)),
+        "integers take spikes, and this network takes analogue input",
+        "input",
+        "train with --coding rate, or run it with --target cpu in float",
+    ),
+    "bias into a current": (
+        ("loihi",),
+        lambda: one(real(1, 3, 3), cuba(), real(2, 3)),
+        "a bias into a neuron with a synaptic current has no register on this target",
+        "n1",
+        "train the layer without bias, or use LIF neurons",
+    ),
+    "current": (
+        ("fpga",),
+        lambda: one(real(1, 3, 3), cuba()),
+        "fpga has no synaptic-current state (CubaLIF, CubaLI)",
+        "n1",
+        "use LIF neurons, or --target loihi",
+    ),
+    "subtract": (
+        ("loihi",),
+        lambda: one(real(1, 3, 3), lif(reset="subtract")),
+        "loihi has no subtract reset",
+        "n1",
+        "train with value reset at 0 (reset='value', v_reset=0)",
+    ),
+    "v_reset": (
+        ("loihi",),
+        lambda: one(real(1, 3, 3), lif(v_reset=-0.5)),
+        "loihi resets to 0 only",
+        "n1",
+        "train with v_reset=0",
+    ),
+    "gain": (
+        ("loihi", "fpga"),
+        lambda: one(real(1, 3, 3), lif(r=-1.0)),
+        "a neuron gain (r or w_in) is zero or negative",
+        "n1",
+        "fold its sign into the weights",
+    ),
+    "plain sums": (
+        ("loihi", "fpga"),
+        lambda: KINDS["sums"](np.random.default_rng(0)),
+        "the network ends in plain sums, which no spiking target outputs",
+        "n1",
+        "end it in a spiking or a leaky-integrator population",
+    ),
+    "two layers": (
+        ("loihi", "fpga"),
+        lambda: row((3,), Dense(weight=real(1, 3, 3)), Dense(weight=real(2, 3, 3)), lif()),
+        "two learned layers follow each other without a neuron between them",
+        "w1",
+        "merge them into one layer, or put a neuron between them",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), [(case, name) for case, entry in REFUSED.items() for name in entry[0]]
+)
+def test_what_has_no_form_is_refused_with_its_place(case, name):
+    _, make, message, where, hint = REFUSED[case]
+    with pytest.raises(UnsupportedError) as caught:
+        quantize(make(), ARITHMETICS[name])
+    assert message in caught.value.message
+    assert (caught.value.where, caught.value.hint) == (where, hint)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(("name", "most"), [("loihi", 62), ("fpga", 0)])
+def test_a_delay_just_fits_or_just_does_not(name, most):
+    def made(delay):
+        return network(
+            [population("in", (3,), Relay()), population("out", (3,), lif())],
+            [projection("in", "out", Dense(weight=real(1, 3, 3)), delay_steps=delay)],
+        )
+
+    quantize(made(most), ARITHMETICS[name])
+    with pytest.raises(UnsupportedError) as caught:
+        quantize(made(most + 1), ARITHMETICS[name])
+    assert caught.value.message == f"{name} delays by at most {most} steps"
+    assert caught.value.used == f"{most + 1} of {most} steps"
+    assert caught.value.where == "in-out"
+    assert caught.value.hint == "shorten the delay, or insert a relay population"
+
+
+def test_a_leaky_integrator_has_no_threshold():
+    net = row(
+        (4,),
+        Dense(weight=real(1, 3, 4)),
+        leaky(4),
+        readout=KINDS["li"](np.random.default_rng(0)).readout,
+    )
+    q = quantize(net, LOIHI).populations["n1"]
+    assert q.threshold is None
+    assert q.reset == "none"
+
+
+def test_a_layer_without_a_weight_left_still_has_its_bias():
+    net = fold(one(np.zeros((3, 4)), lif(threshold=0.2), np.array([0.3, 0.5, -1], np.float32)))
+    qnet = quantize(net, LOIHI)
+    assert learned_nonzeros(qnet.network.projections[0].synapses[0]) == 0
+    x = np.zeros((1, 12, 4), np.uint8)
+    floats, ints = EventEngine(net).run(x), FixedEngine(qnet).run(x)
+    np.testing.assert_array_equal(floats.output, ints.output)
+    assert floats.output[0].sum(axis=0).tolist() == ints.output[0].sum(axis=0).tolist()
+    assert floats.output.sum() > 10
