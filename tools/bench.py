@@ -118,7 +118,10 @@ def bench_export(repeat: int, folder: Path) -> list[dict]:
     for name, make in (("MLP", large_mlp), ("VGG16", large_conv)):
         path = folder / f"{name}.pt"
         # In a child: building it in torch must not count towards what export needs.
-        code = "import sys, pathlib, bench; print(getattr(bench, sys.argv[1])(pathlib.Path(sys.argv[2])))"
+        code = (
+            "import sys, pathlib, bench; "
+            "print(getattr(bench, sys.argv[1])(pathlib.Path(sys.argv[2])))"
+        )
         made = subprocess.run(
             [sys.executable, "-c", code, make.__name__, str(path)],
             check=True,
@@ -156,9 +159,8 @@ def main() -> None:
                 rows += bench(options.repeat, Path(name))
     lines = ["| what | median | peak memory | wanted |", "|---|---:|---:|---|"]
     for row in rows:
-        lines.append(
-            f"| {row['name']} | {row['seconds']:.2f} s | {row['peak_mb']:,.0f} MB | {row['target']} |"
-        )
+        cells = f"{row['seconds']:.2f} s | {row['peak_mb']:,.0f} MB | {row['target']}"
+        lines.append(f"| {row['name']} | {cells} |")
     print("\n".join(lines))
     if options.write:
         folder = ROOT / "docs" / "measured"

@@ -69,7 +69,7 @@ class ScalarCore:
                 self.neuron_at[place % self.banks, address] = (
                     channel * self.layout["pixels"] + pixel
                 )
-        self.counts = {s["projection"]: dict(entries=0, adds=0, pointers=0)
+        self.counts = {s["projection"]: {"entries": 0, "adds": 0, "pointers": 0}
                        for s in core["segments"]}  # fmt: skip
         self.pushes = self.state_reads = self.state_writes = 0
         self.reset()
@@ -252,11 +252,11 @@ def simulate(folder, x):
     cores = [ScalarCore(config, c, folder) for c in config["cores"]]
     samples, steps = x.shape[:2]
     out = {
-        c["population"]: dict(
-            cycles=np.zeros((samples, steps), int), stalls=np.zeros((samples, steps), int),
-            spikes=np.zeros((samples, steps, len(k.neuron_at)), int),
-            v=np.zeros((samples, steps, len(k.neuron_at)), int), core=k,
-        )
+        c["population"]: {
+            "cycles": np.zeros((samples, steps), int), "stalls": np.zeros((samples, steps), int),
+            "spikes": np.zeros((samples, steps, len(k.neuron_at)), int),
+            "v": np.zeros((samples, steps, len(k.neuron_at)), int), "core": k,
+        }
         for c, k in zip(config["cores"], cores, strict=True)
     }  # fmt: skip
     latency = []

@@ -300,7 +300,7 @@ def test_usage_itemises_every_memory():
 def test_a_lever_promises_no_more_than_pruning_gives():
     net = _net((256, 512, 10), 0.5)
     program = _program(net, banks=4, dense_rows=0)
-    used = {name: n for name, n in TARGET.usage(program).resources[0].contributors}
+    used = dict(TARGET.usage(program).resources[0].contributors)
     lever = next(lv for lv in TARGET.usage(program).resources[0].levers if lv.where == "p0")
     assert lever.count == int(program.payload.core("p0").lengths().sum())
     allowed = used["p0"] * 0.7
@@ -313,7 +313,7 @@ def test_a_lever_promises_no_more_than_pruning_gives():
     pruned[rows[keep], columns[keep]] = weight[rows[keep], columns[keep]]
     first = replace(net.projections[0], synapses=(Dense(weight=pruned),))
     smaller = _program(replace(net, projections=(first, net.projections[1])), banks=4, dense_rows=0)
-    after = {name: n for name, n in TARGET.usage(smaller).resources[0].contributors}
+    after = dict(TARGET.usage(smaller).resources[0].contributors)
     assert after["p0"] <= allowed
 
 
