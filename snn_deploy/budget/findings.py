@@ -74,6 +74,7 @@ class Fit:
     """A verdict on one device: fits is None where nothing exceeds but a limit is unknown.
 
     tightest: the finding with the largest share of its limit, None without a known limit.
+    excludes: what the usage left out, so that "fits" is not read as more than it says.
     """
 
     device: str
@@ -82,6 +83,7 @@ class Fit:
     exceeds: tuple[Finding, ...]
     unknown: tuple[Finding, ...]
     tightest: Finding | None
+    excludes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.fits is False:
@@ -101,6 +103,7 @@ class Fit:
             "fits": self.fits,
             "text": str(self),
             "findings": [finding.as_dict() for finding in self.findings],
+            "not_checked": list(self.excludes),
         }
 
 
@@ -213,8 +216,8 @@ def _pull(lever: Lever, allowed: float) -> str | None:
     return f"prune {lever.where} to at most {count:,} nonzeros"
 
 
-def verdict(found: tuple[Finding, ...], device: str = "") -> Fit:
-    """Return the verdict over all findings of one device."""
+def verdict(found: tuple[Finding, ...], device: str = "", excludes: tuple[str, ...] = ()) -> Fit:
+    """Return the verdict over all findings of one device; excludes: what was not checked."""
     exceeds = tuple(f for f in found if f.severity == "exceeds")
     unknown = tuple(f for f in found if f.severity == "unknown limit")
     fits = False if exceeds else (None if unknown else True)
@@ -226,6 +229,7 @@ def verdict(found: tuple[Finding, ...], device: str = "") -> Fit:
         exceeds=exceeds,
         unknown=unknown,
         tightest=max(shares, key=lambda f: f.share or 0.0, default=None),
+        excludes=excludes,
     )
 
 

@@ -105,14 +105,13 @@ def _one(
 
     from snn_deploy.backends.prepare import prepare
     from snn_deploy.backends.verify import verify
-    from snn_deploy.budget.price import ranking
     from snn_deploy.cli.train_command import trainer, training_progress
     from snn_deploy.frontends.load import load_model
     from snn_deploy.io.files import write_text
     from snn_deploy.io.inputs import read_inputs
     from snn_deploy.passes.pipeline import fold
     from snn_deploy.report.analyse import encoded, run
-    from snn_deploy.report.build import compare_report
+    from snn_deploy.report.build import compare_report, rank_notes
     from snn_deploy.report.export import export
     from snn_deploy.report.html import html_text
     from snn_deploy.tickets.samples import save_test_set
@@ -140,15 +139,15 @@ def _one(
         x = encoded(network, data, 0, _VERIFIED_SAMPLES)
         labels = None if data.y is None else data.y[:_VERIFIED_SAMPLES]
         verdicts[target.name] = verify(target, program, x, labels, judge)
-    ranks = ranking([o.budget for o in outcomes])
+    notes, rank_data = rank_notes(outcomes)
     report = compare_report(
         network,
         outcomes,
-        [(f"{r.first}, {r.second}", r.reason) for r in ranks],
+        notes,
         verdicts,
         title=f"{arch} on digits: {100 * result.sparsity:.0f} % sparse, dense network "
         f"{100 * result.dense_accuracy:.1f} %, ticket {100 * result.ticket_accuracy:.1f} %",
-        rank_data=[r.as_dict() for r in ranks],
+        rank_data=rank_data,
     )
     write_text(folder / f"{arch}.html", html_text(report))
     return report

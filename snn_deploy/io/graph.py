@@ -74,12 +74,17 @@ class Naming:
 
 @dataclass(slots=True, kw_only=True)
 class OpGraph:
-    """A graph as read. namings: (pre, *nodes, post) -> Naming, from our own metadata."""
+    """A graph as read.
+
+    From our own metadata: namings: (pre, *nodes, post) -> Naming; origins and populations: of
+    what were populations, among them outputs that are more than a name for a neuron's spikes.
+    """
 
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     namings: Mapping[tuple[str, ...], Naming] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    populations: frozenset[str] = frozenset()
 
     def add(self, node: Node) -> None:
         """Add a node; InputError where its name is taken or empty."""
@@ -122,7 +127,11 @@ class _Builder:
             if node.kind != "output":
                 continue
             sources = self.before[node.name]
-            direct = len(sources) == 1 and self.graph.nodes[sources[0]].kind == "neuron"
+            direct = (
+                node.name not in self.graph.populations
+                and len(sources) == 1
+                and self.graph.nodes[sources[0]].kind == "neuron"
+            )
             outputs.append((node, sources[0] if direct else node.name))
         return inputs, neurons, outputs
 
@@ -167,6 +176,13 @@ def build(
     paths = {node.name: builder.paths(node.name) for node in posts}
     _warn_dead(graph, paths, inputs)
     shapes = _infer_shapes(graph, inputs, posts, paths)
+    for node, reads in outputs:
+        if node.shape is not None and node.shape != shapes[reads]:
+            warnings.warn(
+                f"output {node.name} declares shape {node.shape}, but {reads} has {shapes[reads]}",
+                SnnDeployWarning,
+                2,
+            )
     projections = _projections(graph, posts, paths)
     ordered = [n for n in graph.nodes.values() if n in inputs or n in posts]
     populations = tuple(

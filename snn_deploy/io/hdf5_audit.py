@@ -174,6 +174,8 @@ class Audit:
             self._refuse(f"compressed by filter {unknown[0]}, which is not built in", name)
         if not hdf5_chunks.check_order(filters):
             self._refuse("filters in an order that no writer uses", name)
+        if len(properties.get_chunk()) != dataset.rank:
+            self._refuse("chunks of other dimensions than their dataset", name)
         chunk = math.prod(properties.get_chunk()) * itemsize
         limit = MAX_LZF_CHUNK_BYTES if hdf5_chunks.LZF in filters else MAX_CHUNK_BYTES
         if chunk > limit:
@@ -184,6 +186,9 @@ class Audit:
             # A compressor that gains nothing is skipped or adds a little, never doubles.
             if info.size > chunk + chunk // 8 + 4096:
                 self._refuse("a stored chunk is larger than its values", name)
+            # Without filters libhdf5 makes room for the chunk and then reads what is stored.
+            if not filters and info.size != chunk:
+                self._refuse("a stored chunk is not as large as its values", name)
             places.append(info.chunk_offset)
             self._totals.unpacked += chunk
             if self._totals.unpacked > FREE_CLAIM_BYTES + MAX_OVERHANG * self._totals.claimed:

@@ -166,7 +166,9 @@ class _Reader:
     def _network(self, source: Source) -> Network:
         rename = {p["node"]: p["name"] for p in self.metadata.get("populations", ())}
         origins = {p["name"]: p["origin"] for p in self.metadata.get("populations", ())}
-        graph = OpGraph(namings=self._namings(rename), origins=origins)
+        graph = OpGraph(
+            namings=self._namings(rename), origins=origins, populations=frozenset(rename.values())
+        )
         order = self.metadata.get("order") or []
         known = sorted(order) == sorted(self.raw.nodes)
         for name in order if known else self.raw.nodes:
@@ -241,13 +243,19 @@ class _Reader:
 
     def _neuron(self, raw_name: str, name: str, kind: str, fields: dict[str, Any]) -> Node:
         remarks = self.metadata.get("neurons", {}).get(raw_name, {})
-        scalar = set(remarks.get("scalar", ()))
+        scalar, channel = set(remarks.get("scalar", ())), set(remarks.get("channel", ()))
         shape: Shape | None = np.shape(fields[_NODE_FIELDS[kind][-1]]) or None
 
         def value(key: str, field_name: str, default: float | None = None) -> Array:
             array = np.asarray(fields.get(key, default), np.float64)
             uniform = array.size > 0 and bool(np.all(array == array.flat[0]))
-            return np.asarray(array.flat[0]) if field_name in scalar and uniform else array
+            if field_name in scalar and uniform:
+                return np.asarray(array.flat[0])
+            if field_name in channel and array.ndim > 1:
+                first = array.reshape(array.shape[0], -1)[:, :1]
+                if bool(np.all(array.reshape(array.shape[0], -1) == first)):
+                    return first[:, 0]
+            return array
 
         reset: dict[str, Any] = {}
         if kind in ("IF", "LIF", "CubaLIF"):

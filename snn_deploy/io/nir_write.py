@@ -73,6 +73,12 @@ def nir_bytes(network: Network) -> bytes:
         if population.name in network.inputs:
             writer.nodes[name] = {"type": "Input", "shape": np.array(population.shape)}
         elif isinstance(population.neuron, Relay):
+            if network.out_of(population.name) or population.name not in network.outputs:
+                raise UnsupportedError(
+                    "NIR has no population that passes values on",
+                    where=network.where(population.name),
+                    hint="join its two sides into one projection",
+                )
             writer.nodes[name] = {"type": "Output", "shape": np.array(population.shape)}
         else:
             writer.nodes[name] = _neuron(population)
@@ -151,10 +157,13 @@ def _neuron(population: Population) -> dict[str, Any]:
 
 
 def _remarks(population: Population) -> dict[str, Any]:
-    """Return what NIR has no field for: reset kind, IF's unit, which parameters were scalars."""
+    """Return what NIR has no field for: reset kind, IF's unit, parameters that were no arrays."""
     neuron = population.neuron
+    arrays = {f.name: np.asarray(getattr(neuron, f.name)) for f in fields(neuron)}
+    channels = (population.shape[0],) if len(population.shape) > 1 else ()
     entry: dict[str, Any] = {
-        "scalar": [f.name for f in fields(neuron) if np.ndim(getattr(neuron, f.name)) == 0]
+        "scalar": [name for name, value in arrays.items() if value.ndim == 0],
+        "channel": [name for name, value in arrays.items() if value.shape == channels != ()],
     }
     for key in ("reset", "r_unit"):
         if hasattr(neuron, key):

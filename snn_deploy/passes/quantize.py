@@ -354,7 +354,8 @@ def _check_registers(q: QPopulation, arithmetic: Arithmetic, where: str) -> None
     if q.threshold is not None and (
         bool(np.any(q.threshold < 0)) or int(np.max(q.threshold)) > threshold_top
     ):
-        worst = int(q.threshold.flat[int(np.argmax(np.abs(q.threshold)))])
+        low, high = int(np.min(q.threshold)), int(np.max(q.threshold))
+        worst = low if low < 0 else high
         raise UnsupportedError(
             "a threshold does not fit its register",
             where=where,

@@ -146,7 +146,7 @@ def run(
         budget=budget,
         latency=latency,
         usage=usage,
-        fit=verdict(findings(usage, program.device), program.device.name),
+        fit=verdict(findings(usage, program.device), program.device.name, usage.excludes),
         place="our model of the target" if simulator is None else simulator.version(),
         trace={name: np.concatenate(arrays) for name, arrays in kept.items()},
     )

@@ -98,7 +98,7 @@ def export_report(
     sections = [Section(title="", items=(network_text(network),))]
     for target, program in programs:
         usage = target.usage(program)
-        fit = verdict(findings(usage, program.device), program.device.name)
+        fit = verdict(findings(usage, program.device), program.device.name, usage.excludes)
         answer = str(fit) if usage.resources else f"{program.device.name}: no limits"
         rows.append((target.name, units.bits(usage.bits()), answer))
         tensors = () if program.qnet is None else program.qnet.tensors

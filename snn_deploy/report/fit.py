@@ -46,7 +46,8 @@ def fits(
                 f"{error.message}; {error.hint}" if error.hint else error.message
             )
             continue
-        found[device.name] = (device.title, verdict(findings(usage, device, margin), device.name))
+        checked = verdict(findings(usage, device, margin), device.name, usage.excludes)
+        found[device.name] = (device.title, checked)
     return found, left_out
 
 
@@ -104,6 +105,13 @@ def fit_report(
     sections = [Section(title="", items=(Text(lines=network_text(network).lines + free), table))]
     if items:
         sections.append(Section(title="Why", items=tuple(items)))
+    unchecked: dict[tuple[str, ...], list[str]] = {}
+    for name, (_, fit) in fits.items():
+        if fit.excludes:
+            unchecked.setdefault(fit.excludes, []).append(name)
+    if unchecked:
+        lines = tuple((", ".join(who), "; ".join(what)) for what, who in unchecked.items())
+        sections.append(Section(title="Not checked", items=(Text(lines=lines),)))
     return Report(
         command="fit",
         title=f"fit {network.source.path}",

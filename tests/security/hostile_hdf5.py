@@ -132,7 +132,7 @@ def chunk_checksum_inside(file: h5py.File, folder: Path) -> None:
     weight = file.create_dataset(
         "weight", (1000,), "u1", chunks=(1000,), fletcher32=True, compression="gzip"
     )
-    weight.id.write_direct_chunk((0,), b"")
+    weight.id.write_direct_chunk((0,), b"\1")
 
 
 @hdf5_case
@@ -282,7 +282,24 @@ def _texts_that_share(folder: Path, canary: Path) -> Path:
 CASES.append(Case("hdf5-texts_that_share", "hdf5", INPUT, _texts_that_share))
 
 
-def _patched_text(patch: Callable[[bytearray, int, int], None], **options: object) -> Case:
+def _chunk_shape_changed(folder: Path, canary: Path) -> Path:
+    """A layout that says chunks of 2 x 1 where 2 x 2 are stored: libhdf5 writes past its room."""
+    path = folder / "file.nir"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("w", data=np.ones((6, 2), "f8"), chunks=(2, 2))
+    data = bytearray(path.read_bytes())
+    layout = data.index(b"\x03\x02\x03")  # version 3, chunked, 3 dimensions with the element's
+    dims = layout + 3 + 8
+    assert data[dims : dims + 12] == b"\2\0\0\0\2\0\0\0\x08\0\0\0"
+    data[dims + 4] = 1
+    path.write_bytes(data)
+    return path
+
+
+CASES.append(Case("hdf5-chunk_shape_changed", "hdf5", INPUT, _chunk_shape_changed))
+
+
+def _patched_text(def _patched_text(patch: Callable[[bytearray, int, int], None], **options: object) -> Case:
     """Return a case with one text, changed in the raw file; patch(data, reference, heap)."""
 
     def make(folder: Path, canary: Path) -> Path:

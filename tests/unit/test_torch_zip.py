@@ -258,7 +258,7 @@ def _quantized() -> Any:
         (b"bytes", "instead of bytes"),
         (1j, "the real and imaginary parts"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_plain_state_gets_its_own_hint(tmp_path: Path, value: Any, hint: str) -> None:
     error = refused(saved(tmp_path, {"value": value() if callable(value) else value}))
