@@ -299,7 +299,7 @@ def _chunk_shape_changed(folder: Path, canary: Path) -> Path:
 CASES.append(Case("hdf5-chunk_shape_changed", "hdf5", INPUT, _chunk_shape_changed))
 
 
-def _patched_text(def _patched_text(patch: Callable[[bytearray, int, int], None], **options: object) -> Case:
+def _patched_text(patch: Callable[[bytearray, int, int], None], **options: object) -> Case:
     """Return a case with one text, changed in the raw file; patch(data, reference, heap)."""
 
     def make(folder: Path, canary: Path) -> Path:
