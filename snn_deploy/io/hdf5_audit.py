@@ -64,13 +64,9 @@ class Audit:
         while todo:
             group, path, depth = todo.pop()
             self._attributes(group, path)
-            count = group.get_num_objs()
-            self._totals.objects += count
-            if self._totals.objects > MAX_OBJECTS:
-                self._refuse("too many objects", path, f"more than {MAX_OBJECTS:,} objects")
             if depth > MAX_DEPTH:
                 self._refuse("groups nested too deeply", path, f"more than {MAX_DEPTH} levels")
-            for raw in group:
+            for raw in self._names(group, path):
                 name = f"{path}/{raw.decode('utf-8', 'backslashreplace')}"
                 if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
                     self._refuse("a soft or external link, which could lead anywhere", name)
@@ -96,6 +92,20 @@ class Audit:
             used=used,
             hint="write the file again with nir.write or h5py, and do not trust where it came from",
         )
+
+    def _names(self, group: Any, path: str) -> list[bytes]:
+        """Return the names in a group; one by one, because a damaged index may never end."""
+        names: list[bytes] = []
+
+        def visit(name: bytes) -> bool | None:  # True stops; h5py mishandles exceptions here
+            names.append(name)
+            return True if self._totals.objects + len(names) > MAX_OBJECTS else None
+
+        group.links.iterate(visit)
+        self._totals.objects += len(names)
+        if self._totals.objects > MAX_OBJECTS:
+            self._refuse("too many objects", path, f"more than {MAX_OBJECTS:,} objects")
+        return names
 
     def _enter_group(self, address: int, name: str) -> None:
         if address in self._groups:
@@ -143,7 +153,10 @@ class Audit:
             self._refuse("its values lie in other datasets (virtual storage)", name)
         elements = math.prod(shape)
         claimed = elements * itemsize
-        stored = dataset.get_storage_size()
+        if layout == h5py.h5d.CHUNKED:
+            places, stored = self._places(dataset, properties, itemsize, name)
+        else:
+            places, stored = [], dataset.get_storage_size()
         first = address not in self._datasets  # a second hard link: same bytes, read again
         self._datasets.add(address)
         self._totals.claimed += claimed
@@ -159,46 +172,60 @@ class Audit:
                 used = f"{what}: {claim:,} bytes claimed, {held:,} bytes stored"
                 self._refuse("far more data claimed than stored", name, used)
         raw = bytearray()
-        if layout == h5py.h5d.CHUNKED:
-            for values in self._chunks(dataset, properties, itemsize, name):
-                raw += values if variable else b""
+        for values in self._chunks(dataset, places, properties, itemsize, name):
+            raw += values if variable else b""
         if variable:
             self._texts(dataset, properties, elements, raw, name)
 
-    def _chunks(self, dataset: Any, properties: Any, itemsize: int, name: str) -> Iterator[bytes]:
-        """Check a chunked dataset; yield its chunks' values (zeros behind lzf)."""
-        count = properties.get_nfilters()
-        filters = [properties.get_filter(i)[0] for i in range(min(count, 5))]
+    def _places(
+        self, dataset: Any, properties: Any, itemsize: int, name: str
+    ) -> tuple[list[Any], int]:
+        """Check how a dataset is cut into chunks; return their places and bytes stored."""
+        filters = _filters(properties)
         unknown = [f for f in filters if f not in hdf5_chunks.NAMES]
         if unknown:
             self._refuse(f"compressed by filter {unknown[0]}, which is not built in", name)
         if not hdf5_chunks.check_order(filters):
             self._refuse("filters in an order that no writer uses", name)
-        if len(properties.get_chunk()) != dataset.rank:
+        sides, shape = properties.get_chunk(), dataset.shape
+        if len(sides) != len(shape):
             self._refuse("chunks of other dimensions than their dataset", name)
-        chunk = math.prod(properties.get_chunk()) * itemsize
+        chunk = math.prod(sides) * itemsize
         limit = MAX_LZF_CHUNK_BYTES if hdf5_chunks.LZF in filters else MAX_CHUNK_BYTES
         if chunk > limit:
             self._refuse("a chunk is too large", name, f"{chunk:,} of {limit:,} bytes")
-        places: list[Any] = []
+        most = math.prod(-(-n // side) for n, side in zip(shape, sides, strict=True))
+        infos: list[Any] = []
 
-        def visit(info: Any) -> None:
-            # A compressor that gains nothing is skipped or adds a little, never doubles.
-            if info.size > chunk + chunk // 8 + 4096:
-                self._refuse("a stored chunk is larger than its values", name)
-            # Without filters libhdf5 makes room for the chunk and then reads what is stored.
-            if not filters and info.size != chunk:
-                self._refuse("a stored chunk is not as large as its values", name)
-            places.append(info.chunk_offset)
-            self._totals.unpacked += chunk
-            if self._totals.unpacked > FREE_CLAIM_BYTES + MAX_OVERHANG * self._totals.claimed:
-                self._refuse("chunks far larger than the dataset", name)
+        def visit(info: Any) -> bool | None:  # True stops
+            infos.append(info)
+            return True if len(infos) > most else None
 
         dataset.chunk_iter(visit)
+        if len(infos) > most:
+            self._refuse("more chunks than the dataset has room for", name, f"over {most:,}")
+        sizes = [info.size for info in infos]
+        # A compressor that gains nothing is skipped or adds a little, never doubles.
+        if max(sizes, default=0) > chunk + chunk // 8 + 4096:
+            self._refuse("a stored chunk is larger than its values", name)
+        # Without filters libhdf5 makes room for the chunk and then reads what is stored.
+        if not filters and any(size != chunk for size in sizes):
+            self._refuse("a stored chunk is not as large as its values", name)
+        self._totals.unpacked += chunk * len(infos)
+        allowed = FREE_CLAIM_BYTES + MAX_OVERHANG * math.prod(shape) * itemsize
+        if self._totals.unpacked > allowed + MAX_OVERHANG * self._totals.claimed:
+            self._refuse("chunks far larger than the dataset", name)
+        return [info.chunk_offset for info in infos], sum(sizes)
+
+    def _chunks(
+        self, dataset: Any, places: list[Any], properties: Any, itemsize: int, name: str
+    ) -> Iterator[bytes]:
+        """Undo the filters of each chunk with its size checked; yield the values."""
         for place in places:
+            chunk = math.prod(properties.get_chunk()) * itemsize
             mask, data = dataset.read_direct_chunk(place)
             try:
-                yield hdf5_chunks.undo(data, mask, filters, chunk, itemsize)
+                yield hdf5_chunks.undo(data, mask, _filters(properties), chunk, itemsize)
             except hdf5_chunks.ChunkError as error:
                 self._refuse(str(error), name)
 
@@ -243,3 +270,7 @@ class Audit:
             if elements * kind.get_size() > MAX_ATTRIBUTE_BYTES:
                 limit = f"more than {MAX_ATTRIBUTE_BYTES:,} bytes"
                 self._refuse("an attribute is too large", place, limit)
+
+
+def _filters(properties: Any) -> list[int]:
+    return [properties.get_filter(i)[0] for i in range(min(properties.get_nfilters(), 8))]

@@ -22,7 +22,7 @@ from snn_deploy.report.model import Bar, Chart, Item, Report, Section, Table, Te
 from snn_deploy.report.network import network_facts, network_text
 from snn_deploy.report.outcome import confusion_table, energy_line, outcome_data, outcome_text
 from snn_deploy.report.tensors import tensor_table
-from snn_deploy.report.verdict import verdict_data, verify_section
+from snn_deploy.report.verdict import verdict_data, verdict_line, verify_section
 
 
 def rank_notes(
@@ -57,6 +57,10 @@ def compare_report(
     verdicts = verdicts or {}
     about = Text(lines=tuple((o.target.name, energy_line(o)) for o in outcomes), title="Energy")
     items: list[Item] = [about]
+    if verdicts:
+        lines = tuple((name, verdict_line(verdict)) for name, verdict in verdicts.items())
+        equal = all(verdict.equal for verdict in verdicts.values())
+        items.insert(0, Text(lines=lines, title="Verified", tone="good" if equal else "bad"))
     if notes:
         items.append(Text(lines=tuple(notes), title="Ranking by energy", tone="unsure"))
     if left_out:

@@ -25,6 +25,17 @@ def _comparison_lines(comparison: Comparison) -> list[tuple[str, str]]:
     return lines
 
 
+def verdict_line(verdict: Verdict) -> str:
+    """Return the first answer in one line: how many values, of what, against whom."""
+    compared = verdict.proof or verdict.lowering
+    wrong, total = sum(compared.mismatches.values()), sum(compared.values.values())
+    count = f"{wrong:,} mismatches in {total:,} values ({', '.join(compared.values)})"
+    if verdict.proof is None:
+        return f"model only: {count} between the {compared.judge} and our {compared.ours}"
+    exact = "bit for bit" if compared.tolerance == 0 else f"within {compared.tolerance:g}"
+    return f"{count} of {compared.samples:,} samples, against {compared.judge}, {exact}"
+
+
 def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
     if comparison is None:
         return None

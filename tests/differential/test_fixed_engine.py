@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snn_deploy.backends.arithmetics import FPGA, LOIHI
-from snn_deploy.engine.fixed import FixedEngine
+from snn_deploy.engine.fixed import FixedEngine, wrap
 from snn_deploy.engine.reference import apply
 from snn_deploy.errors import InputError
 from snn_deploy.ir import Dense, QNetwork, QPopulation, Readout, schedule
@@ -289,3 +289,9 @@ def test_analogue_input_is_refused():
     with pytest.raises(InputError, match="loihi integers take spikes") as caught:
         FixedEngine(qnet).run(np.full((1, 2, 3), 0.5))
     assert caught.value.hint == "encode x first: with rate coding, or as events of 0 and 1"
+
+
+def test_the_current_wraps_just_beyond_its_ends():
+    # (-2^(bits-1), 2^(bits-1)]: Lava's range includes the upper end, not the lower.
+    values = np.array([2047, 2048, 2049, -2047, -2048, -2049])
+    assert wrap(values, 12).tolist() == [2047, 2048, -2047, -2047, 2048, 2047]
