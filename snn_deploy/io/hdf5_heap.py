@@ -1,8 +1,9 @@
-"""Checks an HDF5 file's global heaps (where texts lie) on its raw bytes, before HDF5 reads them.
+"""Checks an HDF5 file's heaps (texts and names) on its raw bytes, before HDF5 reads them.
 
-libhdf5 (2.0 and before) walks a heap object by object without checking that it advances: a
-free-space object of size 0 keeps it busy for ever, and a C loop cannot be interrupted. Layout:
-HDF5 File Format Specification, III.E, "Disk Format: Level 1E - Global Heap".
+libhdf5 (2.0 and before) walks a global heap object by object and the free list of a local heap
+block by block without checking that it advances: an object of size 0, or a free block that points
+back, keeps it busy for ever, and a loop in C cannot be interrupted. Layouts: HDF5 File Format
+Specification, III.D "Disk Format: Level 1D - Local Heaps" and III.E "Level 1E - Global Heap".
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from ..errors import InputError
 MAX_HEAP_OBJECTS = 200_000
 
 _BLOCK = 4 * 2**20
-_START = b"GCOL\x01"  # signature and version
+_GLOBAL, _LOCAL = b"GCOL\x01", b"HEAP\x00"  # signature and version
+_LOCAL_HEADER, _NO_FREE = 32, 1
 _HEADER, _OBJECT = 16, 16  # bytes before the objects, and before each object's data
 
 
 def check_heaps(file: BinaryIO, size: int, where: str) -> None:
-    """Check every global heap in an open file of ``size`` bytes; raises InputError."""
-    objects, at = 0, _next(file, 0)
-    while at >= 0:
-        objects += _walk(file, at, size, where)
-        if objects > MAX_HEAP_OBJECTS:
-            raise _bad(where, at, f"more than {MAX_HEAP_OBJECTS:,} texts")
-        at = _next(file, at + 1)
+    """Check every heap in an open file of ``size`` bytes; raises InputError."""
+    for start, walk in ((_GLOBAL, _walk_objects), (_LOCAL, _walk_free_list)):
+        objects, at = 0, _next(file, start, 0)
+        while at >= 0:
+            objects += walk(file, at, size, where)
+            if objects > MAX_HEAP_OBJECTS:
+                raise _bad(where, at, f"more than {MAX_HEAP_OBJECTS:,} objects")
+            at = _next(file, start, at + 1)
 
 
 def check_superblock(head: bytes, where: str) -> None:
@@ -40,21 +43,38 @@ def check_superblock(head: bytes, where: str) -> None:
         )
 
 
-def _next(file: BinaryIO, start: int) -> int:
-    """Return the offset of the next heap at or after ``start``, -1 if there is none."""
+def _next(file: BinaryIO, mark: bytes, start: int) -> int:
+    """Return the offset of the next ``mark`` at or after ``start``, -1 if there is none."""
     while True:
         file.seek(start)
         block = file.read(_BLOCK)
-        found = block.find(_START)
+        found = block.find(mark)
         if found >= 0:
             return start + found
         if len(block) < _BLOCK:
             return -1
-        start += len(block) - len(_START) + 1
+        start += len(block) - len(mark) + 1
 
 
-def _walk(file: BinaryIO, start: int, size: int, where: str) -> int:
-    """Walk one heap as libhdf5 does and return its number of objects."""
+def _walk_free_list(file: BinaryIO, start: int, size: int, where: str) -> int:
+    """Walk the free blocks of one local heap as libhdf5 does and return their number."""
+    file.seek(start)
+    head = file.read(_LOCAL_HEADER)
+    length, free, data = (int.from_bytes(head[i : i + 8], "little") for i in (8, 16, 24))
+    if len(head) < _LOCAL_HEADER or data + length > size:
+        return 0  # libhdf5 refuses it; or these bytes are not a heap but look like one
+    blocks = 0
+    while free != _NO_FREE and free + 16 <= length:
+        file.seek(data + free)
+        free = int.from_bytes(file.read(8), "little")
+        blocks += 1
+        if blocks > min(length // 16, MAX_HEAP_OBJECTS):
+            raise _bad(where, start, f"more than {blocks - 1:,} free blocks")
+    return blocks
+
+
+def _walk_objects(file: BinaryIO, start: int, size: int, where: str) -> int:
+    """Walk one global heap as libhdf5 does and return its number of objects."""
     file.seek(start)
     end = start + int.from_bytes(file.read(_HEADER)[8:], "little")
     if end > size:
@@ -75,7 +95,7 @@ def _walk(file: BinaryIO, start: int, size: int, where: str) -> int:
 
 def _bad(where: str, at: int, used: str) -> InputError:
     return InputError(
-        "damaged or hostile HDF5 file: the heap that holds texts is malformed",
+        "damaged or hostile HDF5 file: a heap of texts or names is malformed",
         where=f"{where} -> byte {at:,}",
         used=used,
         hint="write the file again with nir.write or h5py, and do not trust where it came from",

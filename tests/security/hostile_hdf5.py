@@ -296,6 +296,19 @@ def _chunk_shape_changed(folder: Path, canary: Path) -> Path:
     return path
 
 
+def _free_list_in_a_circle(folder: Path, canary: Path) -> Path:
+    path = folder / "file.nir"
+    path.write_bytes(_good(folder))
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"HEAP")
+    free = int.from_bytes(data[heap + 16 : heap + 24], "little")
+    values = int.from_bytes(data[heap + 24 : heap + 32], "little")
+    data[values + free : values + free + 8] = free.to_bytes(8, "little")
+    path.write_bytes(data)
+    return path
+
+
+CASES.append(Case("hdf5-free_list_in_a_circle", "hdf5", INPUT, _free_list_in_a_circle))
 CASES.append(Case("hdf5-chunk_shape_changed", "hdf5", INPUT, _chunk_shape_changed))
 
 

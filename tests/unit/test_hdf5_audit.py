@@ -226,8 +226,8 @@ def test_heap_objects_just_fit_and_just_fail(path: Path, monkeypatch: pytest.Mon
     read_all(path)
     monkeypatch.setattr(hdf5_heap, "MAX_HEAP_OBJECTS", 3)
     error = failure(path)
-    assert "the heap that holds texts is malformed" in error.message
-    assert error.used == "more than 3 texts"
+    assert "a heap of texts or names is malformed" in error.message
+    assert error.used == "more than 3 objects"
 
 
 def test_heaps_are_found_across_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

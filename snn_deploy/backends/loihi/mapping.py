@@ -159,9 +159,11 @@ def _wire(
     for synapses in program.synapses:
         post, pre = entries[synapses.name]
         part = np.searchsorted(starts[synapses.post], post, side="right") - 1
+        # One mark per (neuron, core): at most 65,536 x 2,000 bytes for the largest networks known.
         size, parts = math.prod(shapes[synapses.pre]), len(starts[synapses.post])
-        pairs = np.unique(pre.astype(np.int64) * parts + part)
-        reached = np.bincount(pairs // parts, minlength=size)
+        met = np.zeros((size, parts), bool)
+        met[pre, part] = True
+        reached = met.sum(axis=1, dtype=np.int64)
         targets[synapses.name] = reached
         for core in cores:
             if core.population == synapses.pre:

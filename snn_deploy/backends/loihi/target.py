@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from snn_deploy.backends.arithmetics import LOIHI
 from snn_deploy.backends.base import Latency, Options, Oracle, Program
@@ -22,6 +22,8 @@ from snn_deploy.ir.spikes import Trace
 
 if TYPE_CHECKING:
     from snn_deploy.device.usage import Usage
+
+_PLACED: WeakKeyDictionary[LoihiProgram, dict[str, Mapping]] = WeakKeyDictionary()
 
 
 class LoihiTarget:
@@ -72,7 +74,12 @@ class LoihiTarget:
 
     def mapping(self, program: Program) -> Mapping:
         """Return the placement on the program's device."""
-        return _placed(program)
+        # Placed once per program and device: run, usage and write all ask, and a large network
+        # takes seconds.
+        known = _PLACED.setdefault(program.payload, {})
+        if program.device.sha256 not in known:
+            known[program.device.sha256] = place(program.payload, program.device)
+        return known[program.device.sha256]
 
     def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
         """Run what the program holds on the integer engine."""
@@ -153,9 +160,3 @@ class LoihiTarget:
         ]
         write_text(folder / "cores.json", json.dumps(cores, indent=2) + "\n")
         return [*names, "cores.json"]
-
-
-@lru_cache(maxsize=4)
-def _placed(program: Program) -> Mapping:
-    """Place once per program: run, usage and write all ask, and a large network takes seconds."""
-    return place(program.payload, program.device)
