@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_INTERRUPT = 130
 

@@ -11,7 +11,7 @@ from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
     from snn_deploy.device.model import Device

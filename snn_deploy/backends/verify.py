@@ -15,7 +15,7 @@ from snn_deploy.backends.base import Oracle, Program, Target
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.schedule import schedule
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from snn_deploy.errors import DeviceError
 
 Number = int | float
-Family = Literal["cpu", "loihi", "fpga", "microcontroller", "neuromorphic"]
-Basis = Literal["architecture", "chip", "board", ""]
 
 FAMILIES: tuple[str, ...] = ("cpu", "loihi", "fpga", "microcontroller", "neuromorphic")
 # Strongest first. A total is as good as the weakest price in it.

@@ -11,8 +11,8 @@ from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network, Projection
 from snn_deploy.ir.quantized import QNetwork
-from snn_deploy.ir.spikes import Trace
 from snn_deploy.ir.synapses import LEARNED
+from snn_deploy.ir.trace import Trace
 
 
 class Counter:

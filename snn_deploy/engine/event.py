@@ -8,7 +8,7 @@ from snn_deploy.engine.loop import Loop, Record
 from snn_deploy.engine.operators import Operator, chain_bias
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, per_neuron
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 
 class _FloatCell:

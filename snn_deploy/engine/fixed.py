@@ -15,7 +15,7 @@ from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import per_neuron
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 
 def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:

@@ -16,7 +16,7 @@ from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network
 from snn_deploy.ir.schedule import schedule
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 Record = Literal["output", "spikes", "states"]
 

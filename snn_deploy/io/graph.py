@@ -20,8 +20,6 @@ from snn_deploy.ir.network import Coding, Network, Population, Projection, Reado
 from snn_deploy.ir.neurons import Neuron, Relay
 from snn_deploy.ir.synapses import (
     BatchNorm,
-    Csr,
-    Dense,
     Identity,
     Shape,
     Synapse,
@@ -353,13 +351,6 @@ def order_projections(network: Network, names: list[str]) -> Network:
     if sorted(names) != sorted(by_name):
         return network
     return replace(network, projections=tuple(by_name[n] for n in names))
-
-
-def dense_of(synapse: Synapse) -> Synapse:
-    """Return a Csr as Dense, anything else as it is: files hold dense arrays."""
-    if isinstance(synapse, Csr):
-        return Dense(weight=synapse.to_dense(), bias=synapse.bias)
-    return synapse
 
 
 def as_pair(value: Any, what: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import zipfile
@@ -147,7 +146,3 @@ def save_npz(path: PathLike, arrays: Mapping[str, ArrayLike], force: bool = Fals
             with archive.open(info, "w", force_zip64=array.nbytes >= 2**31) as record:
                 np.lib.format.write_array(record, array, allow_pickle=False)
 
-
-def describe_shape(shape: tuple[int, ...]) -> str:
-    """Return a shape for a message: ``(2, 3)``, with the number of elements."""
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''}) = {math.prod(shape):,}"

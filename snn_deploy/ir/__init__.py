@@ -24,7 +24,6 @@ from snn_deploy.ir.neurons import (
 )
 from snn_deploy.ir.quantized import Arithmetic, QNetwork, QPopulation, TensorReport
 from snn_deploy.ir.schedule import Schedule, schedule
-from snn_deploy.ir.spikes import Spikes, Trace
 from snn_deploy.ir.synapses import (
     BatchNorm,
     Conv1d,
@@ -37,6 +36,7 @@ from snn_deploy.ir.synapses import (
     Synapse,
 )
 from snn_deploy.ir.text import to_text
+from snn_deploy.ir.trace import Trace
 
 __all__ = [
     "IF",
@@ -66,7 +66,6 @@ __all__ = [
     "Relay",
     "Schedule",
     "Source",
-    "Spikes",
     "Synapse",
     "TensorReport",
     "Threshold",

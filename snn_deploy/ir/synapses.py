@@ -324,9 +324,7 @@ class BatchNorm(_Operator):
 
 Synapse = Dense | Csr | Conv1d | Conv2d | Pool2d | Diagonal | Identity | BatchNorm
 LEARNED = (Dense, Csr, Conv1d, Conv2d)
-SYNAPSE_TYPES: dict[str, type] = {
-    cls.__name__: cls for cls in (Dense, Csr, Conv1d, Conv2d, Pool2d, Diagonal, Identity, BatchNorm)
-}
+
 
 
 def weights_of(synapse: Synapse) -> Array | None:

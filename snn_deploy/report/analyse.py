@@ -16,7 +16,7 @@ from snn_deploy.io.inputs import InputData, encode
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 _BATCH_VALUES = 40_000_000
 

@@ -20,7 +20,6 @@ from snn_deploy.ir import (
     Pool2d,
     Readout,
     Relay,
-    Spikes,
     per_neuron,
     schedule,
     to_text,
@@ -223,16 +222,6 @@ def test_events_add_by_place_and_name():
 def test_events_are_known_and_not_negative(counts, message):
     with pytest.raises(ValueError, match=message):
         Events(counts)
-
-
-def test_spikes_are_sorted_events():
-    dense = spikes(np.random.default_rng(1), 1, 6, (2, 3))[0]
-    events = Spikes.from_dense(dense)
-    assert (events.shape, events.steps) == ((2, 3), 6)
-    pairs = list(zip(events.time.tolist(), events.id.tolist(), strict=True))
-    assert pairs == sorted(pairs)
-    assert len(pairs) == dense.sum()
-    np.testing.assert_array_equal(events.to_dense(), dense)
 
 
 # Text.

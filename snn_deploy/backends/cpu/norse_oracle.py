@@ -18,8 +18,8 @@ from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, per_neuron
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Relay, Threshold
 from snn_deploy.ir.schedule import schedule
-from snn_deploy.ir.spikes import Trace
 from snn_deploy.ir.synapses import Conv1d, Conv2d, Csr, Dense, Diagonal, Identity, Pool2d, Synapse
+from snn_deploy.ir.trace import Trace
 
 Stepper = Callable[[Any], tuple[Any, Any]]
 Layer = Callable[[Any], Any]

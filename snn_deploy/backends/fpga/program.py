@@ -20,7 +20,6 @@ from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.quantized import Arithmetic
 
 TABLES = ("threshold", "bias", "decay", "v_reset", "reset_amount")
-LANE_FORMATS = ("csr", "dense")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

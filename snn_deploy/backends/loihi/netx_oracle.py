@@ -9,7 +9,7 @@ from snn_deploy.backends.loihi.oracle import DEFAULT_TIMEOUT_S, job_of, trace_of
 from snn_deploy.backends.loihi.program import LoihiProgram
 from snn_deploy.errors import MissingDependencyError
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 
 class NetxOracle:

@@ -18,8 +18,8 @@ from snn_deploy.backends.loihi.job import (
 from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS
-from snn_deploy.ir.spikes import Trace
 from snn_deploy.ir.synapses import Csr, Shape
+from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
     from snn_deploy.backends.loihi.process import JobResult

@@ -13,7 +13,7 @@ from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
-from snn_deploy.ir.spikes import Trace
+from snn_deploy.ir.trace import Trace
 
 ENTRY_BITS = 16
 
