@@ -58,7 +58,7 @@ def cuba(tau_syn: float = 2, tau_mem: float = 2, threshold: Any = 0.25, **change
     return CubaLIF(tau_syn_s=tau_syn * DT, tau_mem_s=tau_mem * DT, v_threshold=threshold, **values)
 
 
-def leaky(tau_steps: float = 2, **changes: Any) -> LI:
+def leaky(tau_steps: Any = 2, **changes: Any) -> LI:
     values: dict[str, Any] = {"r": 1.0, "v_leak": 0.0} | changes
     return LI(tau_s=tau_steps * DT, **values)
 

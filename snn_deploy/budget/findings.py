@@ -255,9 +255,8 @@ def fit_error(fit: Fit, where: str | None = None) -> FitError:
     """
     worst = max(fit.exceeds, key=lambda f: f.share or 0.0)
     who = worst.contributors[0][0] if worst.contributors else "the network"
-    message = (
-        f"{who} needs {worst.excess:,} {worst.name} more than {worst.where} of {fit.device} holds"
-    )
+    what = worst.name if worst.unit in worst.name else f"{worst.unit} of {worst.name}"
+    message = f"{who} needs {worst.excess:,} {what} more than {worst.where} of {fit.device} holds"
     others = [f for f in fit.exceeds if f is not worst]
     if others:
         listed = "; ".join(str(f) for f in others[:SHOWN])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snn_deploy.backends.base import Program, Target
     from snn_deploy.device.model import Device
     from snn_deploy.io.inputs import InputData
-    from snn_deploy.ir.network import Network
+    from snn_deploy.ir.network import Network, Readout
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -44,6 +44,21 @@ def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     return tuple(int(part) for part in parts)
 
 
+def _readout(_: click.Context, __: click.Parameter, value: str | None) -> Readout | None:
+    if value is None:
+        return None
+    from snn_deploy.ir.network import MEMBRANE_READOUTS, Readout
+
+    kind, _sign, groups = value.partition(":")
+    if kind == "vote" and groups.isdecimal() and int(groups) > 0:
+        return Readout(kind="vote", groups=int(groups))
+    if groups or kind not in ("count", *MEMBRANE_READOUTS):
+        raise click.BadParameter(
+            f"{value!r} is not count, vote:CLASSES, {', '.join(MEMBRANE_READOUTS)}"
+        )
+    return Readout(kind=kind)  # type: ignore[arg-type]
+
+
 def _settings(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, int] | None:
@@ -64,12 +79,12 @@ model_options = _all(
         "dt_s",
         type=float,
         metavar="SECONDS",
-        help="Time step, if the file has none.",
+        help="Time step of a NIR graph.",
     ),
     click.option(
         "--reset",
         type=click.Choice(["value", "subtract"]),
-        help="How neurons reset, if the file does not say.",
+        help="How the neurons of a NIR graph reset.",
     ),
     click.option(
         "--if-r",
@@ -86,6 +101,12 @@ model_options = _all(
         metavar="C,H,W",
         callback=_shape,
         help="Shape of one input, if --arch does not tell.",
+    ),
+    click.option(
+        "--readout",
+        metavar="KIND",
+        callback=_readout,
+        help="count, vote:CLASSES, last, max or mean, in place of the file's.",
     ),
     click.option(
         "--coding",
@@ -176,6 +197,7 @@ def load_network(options: dict[str, Any]) -> Network:
 
     from snn_deploy.frontends.load import LoadOptions, load_model
     from snn_deploy.io.nir_read import NirOptions
+    from snn_deploy.ir.check import check
     from snn_deploy.ir.network import Coding
 
     dt_s = options.get("dt_s")
@@ -187,7 +209,14 @@ def load_network(options: dict[str, Any]) -> Network:
         if options.get(name) is not None
     }
     coding = Coding(**changes) if "kind" in changes else None
-    nir = NirOptions(dt_s=dt_s, reset=options.get("reset"), if_r=options.get("if_r"), coding=coding)
+    readout = options.get("readout")
+    nir = NirOptions(
+        dt_s=dt_s,
+        reset=options.get("reset"),
+        if_r=options.get("if_r"),
+        readout=readout,
+        coding=coding,
+    )
     arch = options.get("arch")
     with shown_warnings():
         network = load_model(
@@ -199,6 +228,8 @@ def load_network(options: dict[str, Any]) -> Network:
                 resolve=_resolver(arch),
             ),
         )
+    if readout is not None and network.readout != readout:
+        network = check(replace(network, readout=readout))
     return replace(network, coding=replace(network.coding, **changes)) if changes else network
 
 

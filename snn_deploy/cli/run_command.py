@@ -57,6 +57,11 @@ def command(**options: Any) -> None:
             f"--arithmetic is for float targets, {target.name} has its own integers",
             hint="use --target cpu --arithmetic " + options["arithmetic"],
         )
+    if judge is not None and options["arithmetic"] not in (None, "float"):
+        raise UsageError(
+            f"{judge.name} computes in float, not in {options['arithmetic']}'s integers",
+            hint="leave out --on or --arithmetic",
+        )
     network = folded_network(options)
     data = read_data(network, options)
     program = prepared(network, target, options, arithmetic=options["arithmetic"])

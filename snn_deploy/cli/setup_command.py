@@ -11,7 +11,7 @@ from snn_deploy.cli.output import check_targets, emit
 
 
 @click.command("setup", short_help="Make the environment that a target's simulator needs.")
-@click.argument("what", type=click.Choice(["loihi"]), metavar="loihi")
+@click.argument("what", type=click.Choice(["loihi"]), metavar="{loihi}")
 @click.option(
     "--python",
     "python",

@@ -98,15 +98,19 @@ def command(**options: Any) -> None:
     """
     check_targets(options)
     train, config = trainer(options)
+    from snn_deploy.tickets.trainer import checkpoint_path
+
+    kept = checkpoint_path(options["out"])
+    if kept.exists() and not options["resume"]:
+        click.echo(f"warning: {kept} of an earlier run is not used without --resume", err=True)
     try:
         with training_progress(options) as update:
             result = train(config, progress=update)
     except KeyboardInterrupt:
-        from snn_deploy.tickets.trainer import checkpoint_path
-
-        kept = checkpoint_path(options["out"])
         if kept.exists():
-            click.echo(f"\nkept the last finished round in {kept}; go on with --resume", err=True)
+            click.echo(f"kept the last finished round in {kept}; go on with --resume", err=True)
+        else:
+            click.echo("nothing kept: the dense network was not finished", err=True)
         raise
     if options["test_to"] is not None:
         from snn_deploy.tickets.samples import save_test_set

@@ -6,7 +6,7 @@ product of each neuron's spikes with its fan-out.
 
 from __future__ import annotations
 
-from snn_deploy.engine.operators import projection_fan_out
+from snn_deploy.engine.operators import projection_fan_out, projection_products
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network, Projection
@@ -34,7 +34,7 @@ class Counter:
         return dense, projection_fan_out(network, projection, zeros=False)
 
     def count(self, trace: Trace) -> Events:
-        """Return the events of a trace; analogue input costs MACs instead of synops."""
+        """Return the events of a trace; analogue input costs MACs, in every step, not synops."""
         network = self._network
         work = trace.samples * trace.steps
         counts: dict[tuple[str, str], int] = {}
@@ -46,7 +46,7 @@ class Counter:
                 projection.pre in network.inputs and network.coding.kind != "direct"
             )
             if analogue:
-                counts[where, "macs"] = int(nonzero.sum()) * work
+                counts[where, "macs"] = projection_products(network, projection) * work
             elif learned:
                 counts[where, "synops_dense"] = int(dense.sum()) * work
                 counts[where, "synops_event"] = int(spikes @ dense)

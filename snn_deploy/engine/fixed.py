@@ -7,6 +7,8 @@ Sources: Lava 0.10's fixed-point LIF model (form "before"); targets/rtl (form "a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from snn_deploy.engine.loop import Loop, Record
@@ -61,7 +63,7 @@ class _FixedCell:
         self._u = np.zeros((samples, size), np.int64)
         self._v = np.zeros((samples, size), np.int64)
         self._leaked = np.zeros((samples, size), np.int64)
-        self.saturated = 0
+        self.saturated = self.wrapped = 0
 
     def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
         a = self._arithmetic
@@ -69,6 +71,7 @@ class _FixedCell:
         if a.leak == "before":
             u = decay(self._u, self._decay_u, a) + (drive << self._shift)
             self._u = wrap(u, a.state_bits)
+            self.wrapped += int(np.count_nonzero(self._u != u))
             v = decay(self._v, self._decay_v, a) + self._u + self._bias
             self._v = self._clip(v)
         else:
@@ -154,9 +157,10 @@ class FixedEngine:
                 hint="encode x first: with rate coding, or as events of 0 and 1",
             )
         self._cells.clear()
-        return self._loop.run(x, record)
-
-    @property
-    def saturations(self) -> int:
-        """State values that met the end of their range in the last run."""
-        return sum(cell.saturated for cell in self._cells)
+        trace = self._loop.run(x, record)
+        overflows = {
+            "saturated": sum(cell.saturated for cell in self._cells),
+            "wrapped": sum(cell.wrapped for cell in self._cells),
+        }
+        output = self.qnet.readout_values(trace.output)
+        return replace(trace, output=output, overflows=overflows)

@@ -232,3 +232,14 @@ def projection_fan_out(network: Network, projection: Projection, *, zeros: bool)
             reach = (part.T @ reach).astype(np.int64)
         total += reach
     return total
+
+
+def projection_products(network: Network, projection: Projection) -> int:
+    """Return the nonzero connections of a projection's learned operators, each taken once.
+
+    What analogue values cost per step: a pool adds them up before they meet weights.
+    """
+    shapes = chain_shapes(network, projection)
+    learned = [i for i, s in enumerate(projection.synapses) if isinstance(s, LEARNED)]
+    counted = learned or [len(projection.synapses) - 1]
+    return sum(int(nonzero_fan_out(projection.synapses[i], shapes[i]).sum()) for i in counted)

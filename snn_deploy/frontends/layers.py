@@ -130,10 +130,9 @@ def unsupported(module: nn.Module, path: str) -> UnsupportedError:
     """Return the error for a module of a class that has no node."""
     name = type(module).__name__
     if is_foreign(module):
-        package = type(module).__module__.split(".")[0]
         hint = (
-            f"of {package}'s modules only norse's LIFBoxCell is read from a live module; export "
-            "the network to NIR, or use snn_deploy.tickets.lif.LIF with the same equation"
+            "of other frameworks' modules only norse's LIFBoxCell is read live; export the "
+            "network to NIR, or use snn_deploy.tickets.lif.LIF with the same equation"
         )
     elif hasattr(module, "parametrizations"):
         hint = "call torch.nn.utils.parametrize.remove_parametrizations first"

@@ -20,7 +20,8 @@ KNOWN_SUFFIXES = (".pt", ".pth", ".nir", ".safetensors")
 class LoadOptions:
     """What the command line says about a model file.
 
-    nir: what a NIR graph leaves open; its dt_s, readout and coding serve state_dicts too.
+    nir: what a NIR graph leaves open; its readout and coding serve state_dicts too, the rest
+    must agree with what other files say.
     arch: ``FILE.py:FACTORY`` for a plain state_dict. resolve: makes (module, example input) from
     arch, the state and input_shape, in place of calling that factory.
     """
@@ -91,10 +92,31 @@ def _torch_file(path: Path, options: LoadOptions) -> Network:
             ticket = parse_ticket(content, source)
         except SnnDeployError as error:
             raise error.located(str(path)) from None
-        return network_of(ticket)
+        return _agreeing(network_of(ticket), options.nir, path)
     if isinstance(content, dict) and set(content) == {"state_dict"}:
         content = content["state_dict"]
     return _state_dict(path, options, content)
+
+
+def _agreeing(network: Network, asked: NirOptions, path: Path) -> Network:
+    """Return ``network``; UsageError where it says otherwise than what NIR graphs are asked for."""
+
+    def check(option: str, wanted: object, found: object) -> None:
+        if wanted is not None and wanted != found:
+            raise UsageError(
+                f"{option} is for NIR graphs, which leave it open; this model does not",
+                where=str(path),
+                used=f"{option} {wanted}, the model says {found}",
+                hint=f"leave {option} out; another value would be another network",
+            )
+
+    check("--dt", asked.dt_s, network.dt_s)
+    for population in network.populations:
+        if (reset := getattr(population.neuron, "reset", None)) is not None:
+            check("--reset", asked.reset, reset)
+        if (unit := getattr(population.neuron, "r_unit", None)) is not None:
+            check("--if-r", asked.if_r, unit)
+    return network
 
 
 def _safetensors(path: Path) -> object:
@@ -136,7 +158,7 @@ def _state_dict(path: Path, options: LoadOptions, content: object) -> Network:
         coding=options.nir.coding or Coding(),
         source=Source(path=str(path), sha256=sha256_file(path), format="state_dict"),
     )
-    return network_of(ticket)
+    return _agreeing(network_of(ticket), options.nir, path)
 
 
 def _from_file(

@@ -222,6 +222,13 @@ def _call(
 ) -> Any:
     name = path or type(module).__name__
     x = args[0] if args else next(iter(kwargs.values()), None)
+    if isinstance(x, tuple) and x and isinstance(x[0], Signal):
+        raise UnsupportedError(
+            f"{type(module).__name__} gets a pair (spikes, state) in place of the spikes",
+            where=name,
+            hint="nn.Sequential passes on all that norse's cells return: use "
+            "norse.torch.SequentialState, or take the spikes alone in your forward",
+        )
     if not isinstance(x, Signal):
         raise UnsupportedError(
             f"{type(module).__name__} gets something other than the step's values",

@@ -212,12 +212,16 @@ def module_from_file(spec: str) -> tuple[nn.Module, Tensor | None]:
         factory = getattr(code, name, None)
         if not callable(factory):
             public = sorted(
-                k for k, v in vars(code).items() if callable(v) and not k.startswith("_")
+                k
+                for k, v in vars(code).items()
+                if callable(v)
+                and not k.startswith("_")
+                and getattr(v, "__module__", None) == loaded.name
             )
             raise InputError(
                 f"the file has no function {name!r}",
                 where=path,
-                hint=f"it has {_some(public)}",
+                hint=f"it has {_some(public)}" if public else "define it in this file",
             )
         made = factory()
     except (SnnDeployError, KeyboardInterrupt):

@@ -210,7 +210,7 @@ def _steps(x: Array, coding: Coding, kind: InputKind, where: str | None) -> int:
         raise InputError(
             "the model takes spike events, but x has no steps",
             where=where,
-            hint="save x as 0/1 of shape (samples, steps, ...), or use rate coding",
+            hint="save x as 0/1 of shape (samples, steps, ...), or pass --coding rate --steps N",
         )
     if coding.steps is None or coding.steps < 1:
         raise UsageError(

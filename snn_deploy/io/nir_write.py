@@ -54,6 +54,7 @@ class _Writer:
     no_bias: list[str] = field(default_factory=list)
     projections: list[dict[str, Any]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+    misjudged: list[str] = field(default_factory=list)
 
     def fresh(self, wanted: str) -> str:
         name = base = wanted.replace("/", ".") or "node"
@@ -94,6 +95,14 @@ def nir_bytes(network: Network) -> bytes:
             }
             writer.edges.append((writer.names[name], out))
     _warn_subtract(network)
+    if writer.misjudged:
+        warnings.warn(
+            f"{', '.join(writer.misjudged)}: the nir package infers a wrong shape for a grouped "
+            "convolution or a kernel that is not square, and refuses the file unless it is read "
+            "with type_check=False",
+            SnnDeployWarning,
+            2,
+        )
     return _hdf5(writer, _metadata(writer, remarks))
 
 
@@ -205,10 +214,18 @@ def _projection(writer: _Writer, projection: Projection) -> None:
         put(node, projection.name + suffix)
         if "bias" in node and getattr(synapse, "bias", None) is None:
             writer.no_bias.append(here)
+        if isinstance(synapse, Conv1d | Conv2d) and (
+            synapse.groups > 1 or len(set(synapse.weight.shape[2:])) > 1
+        ):
+            writer.misjudged.append(here)
     post = network.population(projection.post).shape
     last = shapes[-1]
     if len(last) > len(post):
         put(_flatten(last), f"{projection.name}.flatten")
+    if (here, writer.names[projection.post]) in writer.edges:
+        # An edge can stand once only: a second direct connection gets a node of its own.
+        ones = np.ones(shapes[-1])
+        put({"type": "Scale", "scale": ones}, f"{projection.name}.scale")
     writer.edges.append((here, writer.names[projection.post]))
     writer.projections.append(
         {

@@ -145,4 +145,3 @@ def save_npz(path: PathLike, arrays: Mapping[str, ArrayLike], force: bool = Fals
             array = np.asarray(arrays[name])
             with archive.open(info, "w", force_zip64=array.nbytes >= 2**31) as record:
                 np.lib.format.write_array(record, array, allow_pickle=False)
-

@@ -166,7 +166,7 @@ def _check_readout(network: Network) -> None:
             raise InputError(
                 f"a {readout.kind} readout needs a spiking output population",
                 where=network.where(name),
-                hint=f"choose a membrane readout ({', '.join(MEMBRANE_READOUTS)})",
+                hint=f"choose a membrane readout: --readout {' or '.join(MEMBRANE_READOUTS)}",
             )
         if readout.kind == "vote" and (
             not readout.groups or readout.groups < 1 or population.size % readout.groups

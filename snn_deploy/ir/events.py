@@ -7,7 +7,8 @@ synops_event      spikes x dense fan-out (zero weights included)
 synops_effective  spikes x nonzero fan-out, on learned synapses (before quantization)
 synops_quantized  the same after quantization: rounding makes zeros
 synops_helper     accumulates of connections that a lowering or pass made
-macs              multiply-accumulates of analogue (direct-coded) input, learned nonzero weights
+macs              multiply-accumulates of analogue (direct-coded) input, learned nonzero weights,
+                  in every step, also where a static sample repeats
 neuron_updates    populations x steps; neuron_updates_active: those of neurons that spiked
 spikes            spikes that a population emitted
 weight_read_bits, index_read_bits, pointer_read_bits, state_read_bits, state_write_bits

@@ -18,8 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.network import Network, Population
+from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, per_neuron
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,3 +121,16 @@ class QNetwork:
     def computing(self) -> tuple[Population, ...]:
         """Return the populations that integrate, in order."""
         return tuple(self.network.computing())
+
+    def readout_values(self, values: Array) -> Array:
+        """Return the output's recorded values (samples, steps, n) as the readout compares them.
+
+        An integer membrane is divided by its neuron's gain. Where gains differ, so do the units of
+        the membranes, and the host that reads them multiplies each by its gain again.
+        """
+        output = self.real.output_population
+        if self.real.readout.kind not in MEMBRANE_READOUTS:
+            return values
+        step = self.real.step_of(output.name)
+        gain = per_neuron(step.gain_u, output.shape) * per_neuron(step.gain_v, output.shape)
+        return values if bool(np.all(gain == gain[0])) else values * gain

@@ -326,7 +326,6 @@ Synapse = Dense | Csr | Conv1d | Conv2d | Pool2d | Diagonal | Identity | BatchNo
 LEARNED = (Dense, Csr, Conv1d, Conv2d)
 
 
-
 def weights_of(synapse: Synapse) -> Array | None:
     """Return the learned weights (a Csr's stored ones), or None for a fixed operator."""
     if isinstance(synapse, Csr):

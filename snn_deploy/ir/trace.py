@@ -18,7 +18,8 @@ class Trace:
     samples and steps. spikes: per population uint8 (samples, steps, *shape), where recorded
     (analogue values of a Relay as float64). states: population -> variable ("v" after reset,
     "u") -> (samples, steps, *shape), where recorded. timing: per sample figures by name
-    ("cycles"). samples and steps: what ran.
+    ("cycles"). samples and steps: what ran. overflows: integer states that were "saturated" at the
+    end of their range or "wrapped" around it; empty for floats and where nobody watched.
     """
 
     output: Array
@@ -29,3 +30,4 @@ class Trace:
     states: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     events: Events = field(default_factory=Events)
     timing: Mapping[str, Array] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import Network, Population, Projection
 from snn_deploy.ir.neurons import Threshold
+from snn_deploy.ir.schedule import schedule
 from snn_deploy.ir.synapses import (
     LEARNED,
     BatchNorm,
@@ -127,12 +128,37 @@ def lower_max_pool(network: Network) -> Network:
         if moved and (projection.pre, projection.post) in network.feedback:
             feedback.append((current.pre, current.post))
     joined = {(p.pre, p.post) for p in projections}
-    return replace(
+    lowered = replace(
         network,
         populations=tuple(populations),
         projections=tuple(projections),
         feedback=tuple(pair for pair in feedback if pair in joined),
     )
+    return lowered if len(populations) == len(network.populations) else _timed_as(network, lowered)
+
+
+def _timed_as(network: Network, lowered: Network) -> Network:
+    """Return ``lowered`` with the same edges taking a step as in ``network``.
+
+    New populations lengthen paths, so in a loop the distances, and with them the edges that wait,
+    may change: those that no longer would are named as feedback.
+    """
+    wanted, found = schedule(network).feedback, schedule(lowered).feedback
+    forced = [
+        (p.pre, p.post)
+        for p in lowered.projections
+        if wanted.get(p.name, 0) and not found[p.name] and (p.pre, p.post) not in lowered.feedback
+    ]
+    lowered = replace(lowered, feedback=(*lowered.feedback, *dict.fromkeys(forced)))
+    found = schedule(lowered).feedback
+    for projection in lowered.projections:
+        if found[projection.name] != wanted.get(projection.name, 0):
+            raise UnsupportedError(
+                "max pooling in this loop would make another connection wait a step",
+                where=network.where(projection.name),
+                hint="use average pooling, or take the pool out of the loop",
+            )
+    return lowered
 
 
 def _require_unit_spikes(

@@ -9,12 +9,14 @@ touches a weight: thresholds and biases carry it.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
 from snn_deploy.engine.operators import chain_bias
 from snn_deploy.errors import InputError, UnsupportedError
+from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.ir.arrays import Array, adopt, frozen
 from snn_deploy.ir.network import Network, Population, Projection, per_neuron
 from snn_deploy.ir.neurons import Relay, Step
@@ -26,20 +28,10 @@ from snn_deploy.ir.synapses import (
     Pool2d,
     Synapse,
     learned_size,
-    weights_of,
     with_weights,
 )
-
-_HEADROOM_BITS = 3  # a state may reach 8 thresholds before it meets its end
-_GRID_BITS = 7  # finer weight grids than 1/128 are taken for real numbers
-
-
-def weight_grid(arithmetic: Arithmetic, bits: int, *, mixed: bool) -> tuple[int, int]:
-    """Return (step, largest magnitude) of the integer grid for a tensor of these signs."""
-    if arithmetic.weight_grid == "symmetric":
-        return 1, (1 << (bits - 1)) - 1
-    step = 1 << (8 - bits + int(mixed))
-    return step, 256 - step
+from snn_deploy.passes.reach import reach
+from snn_deploy.passes.scale import choose_scale, is_mixed, learned_of, real_weights, weight_grid
 
 
 def quantize(network: Network, arithmetic: Arithmetic, *, bits: int | None = None) -> QNetwork:
@@ -113,7 +105,8 @@ def _population(
     real_threshold = (
         None if step.threshold is None else per_neuron(step.threshold, population.shape) / gain
     )
-    shift, scale = _choose_scale(fan_in, arithmetic, bits, real_threshold, offset)
+    expected = reach(network, population, step, offset)
+    shift, scale = choose_scale(fan_in, arithmetic, bits, real_threshold, offset, expected)
     fine = scale * (1 << shift) / (1 << arithmetic.threshold_shift)
     threshold = None if real_threshold is None else np.floor(real_threshold * fine).astype(np.int64)
     bias_scale = scale * (1 << shift) / (1 << arithmetic.bias_shift)
@@ -135,7 +128,7 @@ def _population(
         reset_amount=_compact(_round(step.reset_amount, gain, state_scale, population)),
     )
     _check_registers(q, arithmetic, where)
-    integer, reports = _weights(fan_in, scale, arithmetic, bits)
+    integer, reports = _weights(network, population, scale, arithmetic, bits)
     return q, integer, reports
 
 
@@ -183,6 +176,13 @@ def _check_form(
             hint="train with v_reset=0",
         )
     for projection in network.into(population.name):
+        pre = projection.pre
+        if pre not in network.inputs and network.step_of(pre).threshold is None:
+            raise UnsupportedError(
+                f"{pre} does not spike, and only spikes travel between integer populations",
+                where=network.where(projection.name),
+                hint="put a spiking population between them, or use --target cpu in float",
+            )
         delay = int(np.max(projection.delay_steps))
         if delay > arithmetic.max_delay_steps:
             raise UnsupportedError(
@@ -200,25 +200,6 @@ def _constant_current(network: Network, fan_in: tuple[Projection, ...]) -> Array
     return total if total is not None and bool(np.any(total)) else None
 
 
-def _learned(projection: Projection) -> Synapse | None:
-    """Return the learned operator of a folded chain, or None for a helper's."""
-    return next((s for s in projection.synapses if isinstance(s, LEARNED)), None)
-
-
-def _real_weights(projection: Projection) -> Array:
-    """Return the values that become integers: weights, or a helper's scale (1 without any)."""
-    learned = _learned(projection)
-    if learned is not None:
-        weights = weights_of(learned)
-        assert weights is not None
-        return weights
-    value = np.ones(1)
-    for synapse in projection.synapses:
-        if isinstance(synapse, Diagonal):
-            value = value * np.asarray(synapse.scale, np.float64)
-    return value
-
-
 def _check_chain(network: Network, projection: Projection) -> None:
     where = network.where(projection.name)
     if sum(isinstance(s, LEARNED) for s in projection.synapses) > 1:
@@ -230,7 +211,7 @@ def _check_chain(network: Network, projection: Projection) -> None:
     scales = [s.scale.size for s in projection.synapses if isinstance(s, Diagonal)]
     averages = any(isinstance(s, Pool2d) and s.kind == "avg" for s in projection.synapses)
     assert not averages, f"{where}: fold it first"
-    assert not scales or _learned(projection) is None, f"{where}: fold it first"
+    assert not scales or learned_of(projection) is None, f"{where}: fold it first"
     if len(scales) > 1 and max(scales) > 1:
         raise UnsupportedError(
             "several scales follow each other, and one differs between neurons",
@@ -239,67 +220,16 @@ def _check_chain(network: Network, projection: Projection) -> None:
         )
 
 
-def _is_mixed(weights: Array) -> bool:
-    return bool(np.any(weights > 0)) and bool(np.any(weights < 0))
-
-
-def _choose_scale(
-    fan_in: tuple[Projection, ...],
-    arithmetic: Arithmetic,
-    bits: int,
-    threshold: Array | None,
-    offset: Array,
-) -> tuple[int, float]:
-    """Return (shift, scale): as fine as weights, threshold, bias and headroom allow."""
-    tensors = [_real_weights(projection) for projection in fan_in]
-    grids = [weight_grid(arithmetic, bits, mixed=_is_mixed(w)) for w in tensors]
-    largest = [float(np.max(np.abs(w), initial=0.0)) for w in tensors]
-    # Without a weight, only bias and threshold bound the unit: as if the largest weight were 1.
-    _, top = weight_grid(arithmetic, bits, mixed=False)
-    scale = min((t / w for (_, t), w in zip(grids, largest, strict=True) if w > 0), default=top)
-    step = max((step for step, _ in grids), default=1)
-    unit = _common_unit(tensors)
-    if any(_learned(projection) is None for projection in fan_in):
-        # A relay's weight of one becomes the scale itself, and must be a whole number.
-        scale = float(max(1, math.floor(scale)))
-    if unit is not None and scale * unit >= step:
-        # Weights on a grid of their own stay on it. Small integers (pools, relays) keep their own
-        # unit, which takes the fewest bits, unless the bias needs a finer one.
-        own = unit == 1.0 and bool(np.all(offset == np.rint(offset)))
-        scale = (1 if own else math.floor(scale * unit / step)) * step / unit
-    state_top = arithmetic.state_max >> _HEADROOM_BITS
-    threshold_top = min(
-        state_top, ((1 << arithmetic.threshold_bits) - 1) << arithmetic.threshold_shift
-    )
-    bias_top = min(state_top, ((1 << (arithmetic.bias_bits - 1)) - 1) << arithmetic.bias_shift)
-    reach = 0.0 if threshold is None else float(np.max(np.abs(threshold), initial=0.0))
-    # The state's unit at which threshold and bias just fit.
-    most = min(
-        threshold_top / reach if reach else math.inf,
-        bias_top / float(np.max(np.abs(offset))) if bool(np.any(offset)) else math.inf,
-    )
-    least, shift = arithmetic.shift_bits
-    while shift > least and scale * (1 << shift) > most:
-        shift -= 1
-    return shift, min(scale, most / (1 << shift))
-
-
-def _common_unit(tensors: list[Array]) -> float | None:
-    """Return the largest 2^-k, k in 0.._GRID_BITS, of which all weights are multiples, or None."""
-    for k in range(_GRID_BITS + 1):
-        if all(bool(np.all(np.ldexp(w, k) == np.rint(np.ldexp(w, k)))) for w in tensors):
-            return float(2.0**-k)
-    return None
-
-
 def _weights(
-    fan_in: tuple[Projection, ...], scale: float, arithmetic: Arithmetic, bits: int
+    network: Network, population: Population, scale: float, arithmetic: Arithmetic, bits: int
 ) -> tuple[list[Projection], list[TensorReport]]:
     projections: list[Projection] = []
     reports: list[TensorReport] = []
-    for projection in fan_in:
+    for projection in network.into(population.name):
         integer, report = _tensor(projection, scale, arithmetic, bits)
-        learned = _learned(projection)
+        learned = learned_of(projection)
+        if report.nonzeros_before and not report.nonzeros_after:
+            _all_zero(network.where(projection.name), report, helper=learned is None)
         if learned is None:
             chain = _helper_chain(projection, integer)
         else:
@@ -309,6 +239,19 @@ def _weights(
             )
         projections.append(replace(projection, synapses=chain))
     return projections, reports
+
+
+def _all_zero(where: str, report: TensorReport, *, helper: bool) -> None:
+    """Raise for a helper, whose connection would be cut; warn for learned weights."""
+    used = f"largest weight {report.max_abs:g}, smallest step {1 / report.scale:g}"
+    if helper:
+        raise UnsupportedError(
+            "a connection of fixed weight rounds to zero",
+            where=where,
+            used=used,
+            hint="a threshold or bias of its neurons is too large for it: rescale the layer",
+        )
+    warnings.warn(f"{where}: every weight rounds to zero ({used})", SnnDeployWarning, 5)
 
 
 def _helper_chain(projection: Projection, integer: Array) -> tuple[Synapse, ...]:
@@ -326,9 +269,9 @@ def _helper_chain(projection: Projection, integer: Array) -> tuple[Synapse, ...]
 def _tensor(
     projection: Projection, scale: float, arithmetic: Arithmetic, bits: int
 ) -> tuple[Array, TensorReport]:
-    real = _real_weights(projection).astype(np.float64)
-    learned = _learned(projection)
-    step, top = weight_grid(arithmetic, bits, mixed=_is_mixed(real))
+    real = real_weights(projection).astype(np.float64)
+    learned = learned_of(projection)
+    step, top = weight_grid(arithmetic, bits, mixed=is_mixed(real))
     ideal = np.rint(real * (scale / step)) * step
     integer = np.clip(ideal, -top, top)
     error = np.abs(integer / scale - real)

@@ -27,7 +27,7 @@ class Outcome:
 
     predictions (samples,); accuracy and confusion (true, predicted) where labels were given.
     place: what ran it, our model of the target or a simulator with its version. trace:
-    population -> (samples, steps, *shape) where asked for.
+    population -> (samples, steps, *shape) where asked for. overflows: as in Trace.
     """
 
     target: Target
@@ -44,6 +44,7 @@ class Outcome:
     usage: Usage
     fit: Fit
     place: str
+    overflows: dict[str, int] = field(default_factory=dict)
     trace: dict[str, Array] = field(default_factory=dict)
 
 
@@ -147,9 +148,18 @@ def run(
         latency=latency,
         usage=usage,
         fit=verdict(findings(usage, program.device), program.device.name, usage.excludes),
-        place="our model of the target" if simulator is None else simulator.version(),
+        place=_place(target, program, simulator),
+        overflows=dict(whole.overflows),
         trace={name: np.concatenate(arrays) for name, arrays in kept.items()},
     )
+
+
+def _place(target: Target, program: Program, simulator: Oracle | None) -> str:
+    if simulator is not None:
+        return simulator.version()
+    if program.qnet is not None and target.arithmetic() is None:
+        return f"our engine, in {program.qnet.arithmetic.name}'s integers"
+    return "our model of the target"
 
 
 def _joined(parts: list[Trace], events: Events) -> Trace:
@@ -163,6 +173,7 @@ def _joined(parts: list[Trace], events: Events) -> Trace:
         steps=parts[0].steps,
         events=events,
         timing=timing,
+        overflows={k: sum(p.overflows[k] for p in parts) for k in parts[0].overflows},
     )
 
 

@@ -91,9 +91,12 @@ def fit_report(
         rows.append((name, answer, share, _what(tight)))
         records += [{"device": name, "fits": fit.fits, **f.as_dict()} for f in fit.findings]
         items += _reasons(f"{name}: {title}", fit)
+    reasons: dict[str, list[str]] = {}
     for name, why in (left_out or {}).items():
         rows.append((name, "cannot be lowered", "-", "-"))
-        items.append(Text(title=name, lines=(("reason", why),), tone="bad"))
+        reasons.setdefault(why, []).append(name)
+    for why, who in reasons.items():
+        items.append(Text(title=", ".join(who), lines=(("reason", why),), tone="bad"))
     free = (("margin", f"{100 * margin:g} % of each limit stays free"),) if margin else ()
     table = Table(
         title="",

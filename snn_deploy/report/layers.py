@@ -91,9 +91,14 @@ def layer_tables(outcome: Outcome) -> tuple[Table, Table]:
             + [units.bits(outcome.usage.bits())],
             "energy": [*energies, _energy(None if total is None else total.nominal_pj)],
         },
-        note="per sample",
+        note="per sample"
+        + ("; layers may work at the same time, see latency" if _has_cycles(records) else ""),
     )
     return operations, costs
+
+
+def _has_cycles(records: Sequence[dict[str, Any]]) -> bool:
+    return any(record["cycles"] for record in records)
 
 
 def _energy(value_pj: float | None) -> str:

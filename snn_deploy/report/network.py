@@ -37,7 +37,8 @@ def network_facts(network: Network) -> dict[str, Any]:
 def network_text(network: Network) -> Text:
     """Return the network in three lines."""
     facts = network_facts(network)
-    steps = f", {facts['steps']} steps" if facts["steps"] else ""
+    steps = f"{facts['steps']} steps" if facts["steps"] else "steps"
+    coding = "events" if facts["coding"] == "events" else f"{facts['coding']} coding"
     return Text(
         lines=(
             ("model", f"{facts['path']} ({facts['format']})"),
@@ -48,8 +49,7 @@ def network_text(network: Network) -> Text:
             ),
             (
                 "input",
-                f"{facts['coding']} coding{steps} of {units.si(network.dt_s, 's')}, "
-                f"{facts['readout']} readout",
+                f"{coding}, {steps} of {units.si(network.dt_s, 's')}, {facts['readout']} readout",
             ),
         )
     )

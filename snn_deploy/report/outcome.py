@@ -49,6 +49,8 @@ def outcome_text(outcome: Outcome) -> Text:
     ]
     if outcome.accuracy is not None:
         lines.append(("accuracy", units.percent(outcome.accuracy)))
+    if outcome.program.qnet is not None and outcome.target.arithmetic() is None:
+        lines.append(("note", "energy and memory are those of the float program"))
     lines += [
         ("latency", latency_line(outcome)),
         ("energy", energy_line(outcome)),
@@ -56,6 +58,9 @@ def outcome_text(outcome: Outcome) -> Text:
     ]
     if outcome.usage.resources:
         lines.append(("fit", str(outcome.fit)))
+    if outcome.overflows:
+        counts = ", ".join(f"{n:,} {how}" for how, n in outcome.overflows.items())
+        lines.append(("overflows", f"{counts} integer states in all samples"))
     return Text(lines=tuple(lines))
 
 
@@ -81,6 +86,8 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         "target": outcome.target.name,
         "device": outcome.program.device.name,
         "ran_on": outcome.place,
+        "overflows": dict(outcome.overflows) or None,
+        "arithmetic": None if qnet is None else qnet.arithmetic.name,
         "samples": outcome.samples,
         "steps": outcome.steps,
         "accuracy": outcome.accuracy,

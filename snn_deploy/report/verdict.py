@@ -33,7 +33,8 @@ def verdict_line(verdict: Verdict) -> str:
     if verdict.proof is None:
         return f"model only: {count} between the {compared.judge} and our {compared.ours}"
     exact = "bit for bit" if compared.tolerance == 0 else f"within {compared.tolerance:g}"
-    return f"{count} of {compared.samples:,} samples, against {compared.judge}, {exact}"
+    note = f"; {compared.note}" if compared.note else ""
+    return f"{count} of {compared.samples:,} samples, against {compared.judge}, {exact}{note}"
 
 
 def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:

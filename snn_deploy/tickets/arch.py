@@ -41,7 +41,7 @@ def module_from_arch(
         raise UsageError(
             "the shape of one input sample is not known",
             where=spec,
-            hint="let the factory return (module, example_input), or give the input shape",
+            hint="let the factory return (module, example_input), or pass --input-shape C,H,W",
         )
     return module, example
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,18 @@ def test_the_cpu_computes_in_any_targets_integers(here, arithmetic):
     assert cpu["quantization"] == own["quantization"]
     total = lambda r: sum(x["total"] for x in r["events"] if x["event"] == "spikes")
     assert total(cpu) == total(own)
+    assert cpu["arithmetic"] == own["arithmetic"] == arithmetic
+    assert cpu["ran_on"] == f"our engine, in {arithmetic}'s integers"
+    ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--arithmetic", arithmetic)
+    assert "energy and memory are those of the float program" in ran.out
+
+
+def test_norse_has_no_integers(here):
+    run = ("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--on", "norse")
+    ran = run_cli(*run, "--arithmetic", "loihi")
+    assert ran.code == 2
+    assert "norse computes in float, not in loihi's integers" in ran.err
+    assert "leave out --on or --arithmetic" in ran.err
 
 
 def test_float_is_an_arithmetic(here):
@@ -234,3 +248,73 @@ def test_a_foreign_nir_graph_is_asked_for_what_it_leaves_open(here):
         assert hint in ran.err
         options += answer
     assert result("foreign.nir", *options)["steps"] == 5
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_graph_that_ends_in_integrators_takes_a_membrane_readout(here, target):
+    import nir
+
+    one = np.ones(3)
+    leaky = {"tau": 2e-3 * one, "r": one, "v_leak": 0 * one}
+    nodes = {
+        "input": nir.Input(np.array([12])),
+        "fc": nir.Linear(np.random.default_rng(0).normal(1, 2, (3, 12))),
+        "lif": nir.LIF(**leaky, v_threshold=one),
+        "out": nir.Linear(np.eye(3)[[1, 2, 0]]),
+        "li": nir.LI(**leaky),
+        "output": nir.Output(np.array([3])),
+    }
+    nir.write(here / "li.nir", nir.NIRGraph(nodes, list(itertools.pairwise(nodes))))
+    options = ("-t", target, "-i", "mlp.npz", "--coding", "rate", "--steps", "5", "--dt", "1e-3")
+    ran = run_cli("run", "li.nir", *options, "--reset", "value")
+    assert ran.code == 3
+    assert "--readout last or max or mean" in ran.err
+    found = result("li.nir", *options, "--reset", "value", "--readout", "mean", "--trace", "t.npz")
+    spikes = np.load(here / "t.npz")["lif"]  # the integrators see them turned by one neuron
+    mean = np.zeros((len(spikes), 3))
+    v = np.zeros_like(mean)
+    for step in range(5):
+        v = 0.5 * v + 0.5 * spikes[:, step][:, [1, 2, 0]]
+        mean += v / 5
+    assert found["predictions"] == mean.argmax(1).tolist()
+
+
+def test_the_readout_replaces_the_files(here):
+    run = ("mlp.pt", "-t", "cpu", "-i", "mlp.npz")
+    assert result(*run, "--readout", "count") == result(*run)
+    votes = result(*run, "--readout", "vote:3")
+    assert votes["predictions"] == result(*run)["predictions"]
+    ran = run_cli("run", *run, "--readout", "last", "--json", "-")
+    assert ran.json["model"]["readout"] == "last"
+    ran = run_cli("run", *run, "--readout", "vote:1")
+    assert ran.code == 3  # all neurons vote for one class
+    assert "classes 0..0" in ran.err
+
+
+@pytest.mark.parametrize("text", ["vote", "vote:0", "vote:x", "count:2", "median", ""])
+def test_unknown_readouts(here, text):
+    ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--readout", text)
+    assert ran.code == 2
+    assert "count, vote:CLASSES, last, max, mean" in ran.err
+
+
+def test_votes_that_do_not_divide_the_outputs(here):
+    ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--readout", "vote:2")
+    assert ran.code == 3
+    assert "3 output neurons do not split into 2 groups" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "option", "other", "used"),
+    [
+        ("1e-3", "--dt", "1e-4", "--dt 0.0001, the model says 0.001"),
+        ("value", "--reset", "subtract", "--reset subtract, the model says value"),
+    ],
+)
+def test_what_a_ticket_says_is_not_overruled(here, agreeing, option, other, used):
+    run = ("mlp.pt", "-t", "cpu", "-i", "mlp.npz")
+    assert result(*run, option, agreeing) == result(*run)
+    ran = run_cli("run", *run, option, other)
+    assert ran.code == 2
+    assert used in ran.err
+    assert f"leave {option} out" in ran.err

@@ -51,7 +51,16 @@ def test_an_interrupt_keeps_the_last_round_and_resume_goes_on(here, monkeypatch)
     assert ran.code == 130
     assert "kept the last finished round in t.pt.ckpt; go on with --resume" in ran.err
     assert not (here / "t.pt").exists()
-    assert train("--resume", "-q").code == 0
+    kept = (here / "t.pt.ckpt").read_bytes()
+    with monkeypatch.context() as patch:
+        rounds = iter([2])
+        patch.setattr(loop, "fit", fit)
+        ran = train()
+    assert "warning: t.pt.ckpt of an earlier run is not used without --resume" in ran.err
+    assert (here / "t.pt.ckpt").read_bytes() == kept
+    ran = train("--resume", "-q")
+    assert ran.code == 0
+    assert "warning" not in ran.err
     a, b = read_ticket(here / "whole.pt"), read_ticket(here / "t.pt")
     assert all((a.state[k] == b.state[k]).all() for k in a.state)
     assert all((a.masks[k] == b.masks[k]).all() for k in a.masks)
@@ -67,6 +76,7 @@ def test_an_interrupt_in_the_first_round_leaves_nothing(here, monkeypatch):
     ran = train()
     assert ran.code == 130
     assert "resume" not in ran.err
+    assert "nothing kept: the dense network was not finished" in ran.err
     assert listing(here) == before
 
 

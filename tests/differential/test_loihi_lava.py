@@ -284,3 +284,20 @@ def test_shorter_paths_are_padded():
         "in-c": 2,
     }
     assert program.depth == 4
+
+
+@pytest.mark.parametrize("kind", ["last", "max"])
+def test_membranes_of_unlike_gains_predict_the_same_classes(lava, kind):
+    rng = np.random.default_rng(3)
+    net = row(
+        (8,),
+        Dense(weight=real(rng, 4, 8), bias=real(rng, 4) / 8),
+        leaky(np.array([2.0, 4.0, 8.0, 16.0])),
+        readout=Readout(kind=kind),
+    )
+    program = prepare(net, LoihiTarget())
+    x = spikes(rng, 12, 10, (8,))
+    judged, ours = LavaOracle().run(program, x), LoihiTarget().run(program, x)
+    assert np.array_equal(judged.output, ours.output)
+    assert judged.output.dtype == np.float64  # not the integers, whose units differ
+    assert len(set(net.readout.predict(judged.output).tolist())) > 1

@@ -278,6 +278,37 @@ def test_a_wrong_spike_is_never_within_the_tolerance():
     assert (found.first.variable, found.first.sample, found.first.step) == ("spikes", 2, 3)
 
 
+def test_a_population_that_never_spiked_is_named():
+    net, x = net_and_input()
+    trace = EventEngine(net).run(x, "states")
+    assert compare(net, trace, trace, names=("judge", "ours"), tolerance=0.0).note == ""
+    quiet = replace(trace, spikes={**trace.spikes, "b": np.zeros_like(trace.spikes["b"])})
+    found = compare(net, quiet, quiet, names=("judge", "ours"), tolerance=0.0)
+    assert found.equal
+    assert found.note == "b never spiked in these samples: equal silence proves little"
+    # One side's spikes are no silence.
+    assert compare(net, quiet, trace, names=("judge", "ours"), tolerance=0.0).note == ""
+
+
+def test_what_the_judge_did_not_record_is_named():
+    net, trace = traces()
+    spikes_only = {n: s for n, s in trace.spikes.items() if n != "out"}
+    judge = replace(trace, spikes=spikes_only, states={n: trace.states[n] for n in ("a", "out")})
+    found = compare(net, judge, trace, names=("judge", "ours"), tolerance=0.0)
+    assert found.note == "judge did not record v of b, spikes of out"
+
+
+@pytest.mark.parametrize("missing", ["samples", "steps"])
+def test_traces_of_another_length_are_a_mismatch(missing):
+    net, trace = traces()
+    cut = (slice(0, 1),) if missing == "samples" else (slice(None), slice(0, 1))
+    judge = replace(trace, spikes={n: s[cut] for n, s in trace.spikes.items()}, states={})
+    with pytest.raises(MismatchError) as caught:
+        compare(net, judge, trace, names=("judge", "ours"), tolerance=0.0)
+    assert caught.value.where == "a"
+    assert caught.value.message == "judge and ours recorded different amounts of spikes"
+
+
 # The second answer.
 
 
@@ -305,3 +336,4 @@ def test_silence_is_no_disagreement():
     verdict = verify(LoihiTarget(), prepare(net, LoihiTarget()), np.zeros((2, 4, 3), np.uint8))
     assert verdict.fidelity.equal_spikes == 1.0
     assert verdict.fidelity.accuracy_float is None
+    assert verdict.lowering.note == "n1 never spiked in these samples: equal silence proves little"

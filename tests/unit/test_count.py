@@ -223,6 +223,23 @@ def test_analogue_input_costs_macs_and_no_synops():
     assert events.at("input") == {}
 
 
+def test_a_pool_adds_analogue_values_before_they_are_multiplied():
+    rng = np.random.default_rng(8)
+    weight = grid(rng, 3, 2, 2, 2)
+    net = fold(
+        row(
+            (2, 6, 6),
+            Pool2d(kind="avg", kernel=(2, 2), stride=(2, 2)),
+            Conv2d(weight=weight),
+            lif(),
+            coding=Coding(kind="direct", steps=4),
+        )
+    )
+    events = Counter(net).count(EventEngine(net).run(rng.random((2, 4, 2, 6, 6))))
+    # Each kernel value meets one pooled value at each of 2 x 2 output pixels, per step and sample.
+    assert events.at("w1") == {"macs": np.count_nonzero(weight) * 4 * 4 * 2}
+
+
 def test_a_membrane_passed_on_costs_macs():
     rng = np.random.default_rng(8)
     net = row(

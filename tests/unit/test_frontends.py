@@ -266,6 +266,15 @@ def test_the_reference_engine_computes_what_norse_computes(method):
     np.testing.assert_array_equal(traces["5"]["z"], np.array(expected))
 
 
+def test_norse_cells_in_a_plain_sequential():
+    norse = pytest.importorskip("norse.torch")
+    net = nn.Sequential(nn.Linear(4, 3), norse.LIFBoxCell(), nn.Linear(3, 2), norse.LIFBoxCell())
+    with pytest.raises(UnsupportedError, match="gets a pair") as caught:
+        graph_from_module(net, torch.zeros(1, 4))
+    assert caught.value.where == "2"
+    assert "norse.torch.SequentialState" in str(caught.value.hint)
+
+
 def test_norse_v_leak_is_refused():
     norse = pytest.importorskip("norse.torch")
     cell = norse.LIFBoxCell(norse.LIFBoxParameters(v_leak=torch.tensor(0.1)))

@@ -151,7 +151,7 @@ BROKEN = {
         {"populations": populations(n2={"neuron": leaky()})},
         "a count readout needs a spiking output population",
         "m.pt -> n2",
-        "choose a membrane readout (last, max, mean)",
+        "choose a membrane readout: --readout last or max or mean",
     ),
 }
 

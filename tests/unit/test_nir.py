@@ -21,6 +21,7 @@ from snn_deploy.ir import (
     Conv2d,
     Csr,
     Dense,
+    Identity,
     Pool2d,
     Readout,
     Relay,
@@ -125,6 +126,7 @@ def test_an_output_of_plain_values_stays_a_population(tmp_path):
     assert read_nir(written(tmp_path / "a.nir", net)) == net
 
 
+@pytest.mark.filterwarnings("ignore:.*the nir package infers")
 def test_the_same_network_gives_the_same_bytes():
     made = [nir_bytes(conv_net(np.random.default_rng(5))) for _ in range(2)]
     assert made[0] == made[1]
@@ -175,6 +177,35 @@ def test_the_nir_package_reads_convolutions_and_pools(tmp_path):
 
 
 # What NIR cannot say.
+
+
+@pytest.mark.parametrize(
+    ("weight", "groups"), [((4, 2, 3, 5), 1), ((4, 1, 3, 3), 2)], ids=["not square", "groups"]
+)
+def test_a_convolution_that_the_nir_package_misjudges_warns(tmp_path, weight, groups):
+    nir = pytest.importorskip("nir")
+    conv = Conv2d(weight=grid(np.random.default_rng(0), *weight), groups=groups)
+    net = row((2, 8, 8), conv, lif())
+    with pytest.warns(SnnDeployWarning, match=r"^w1: .*type_check=False$"):
+        content = nir_bytes(net)
+    path = tmp_path / "m.nir"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="Type inference error"):
+        nir.read(path)
+    assert "n1" in nir.read(path, type_check=False).nodes
+
+
+def test_a_second_direct_connection_is_written_as_a_node(tmp_path):
+    net = network(
+        [population("in", (5,), Relay()), population("out", (5,), lif(threshold=0.75))],
+        [projection("in", "out", Identity(), name=name) for name in ("one", "two")],
+    )
+    again = read_nir(written(tmp_path / "m.nir", net))
+    assert [p.name for p in again.projections] == ["one", "two"]
+    x = spikes(np.random.default_rng(0), 2, 8, (5,))
+    traces = [EventEngine(n).run(x, "spikes").spikes["out"] for n in (net, again)]
+    assert traces[0].any()
+    assert np.array_equal(*traces)
 
 
 def test_subtract_reset_warns_because_other_readers_ignore_it():

@@ -24,6 +24,7 @@ from snn_deploy.ir import (
     Relay,
     Source,
     Threshold,
+    schedule,
 )
 from snn_deploy.ir.synapses import learned_nonzeros
 from snn_deploy.passes.fold import fold_scales
@@ -352,3 +353,46 @@ def test_folding_scales_alone_changes_no_other_projection():
     rng = np.random.default_rng(0)
     net = KINDS["skip"](rng)
     assert fold_scales(net) == net
+
+
+def loop_with_max_pool(*more):
+    """Return in -> a, a -> (max pool) b -> a, and a -> c -> b, which waits for a step."""
+    rng = np.random.default_rng(5)
+    shape, small = (2, 4, 4), (2, 2, 2)
+    neuron = lif(threshold=0.25)
+    return network(
+        [
+            population("in", shape, Relay()),
+            population("a", shape, neuron),
+            population("c", small, neuron),
+            population("b", small, neuron),
+            *(population(name, small, neuron) for name in more),
+        ],
+        [
+            projection("in", "a", Identity()),
+            projection("a", "b", Pool2d(kind="max", kernel=(2, 2), stride=(2, 2))),
+            projection("a", "c", Conv2d(weight=grid(rng, 2, 2, 2, 2), stride=(2, 2))),
+            *([] if more else [projection("c", "b", Conv2d(weight=grid(rng, 2, 2, 1, 1)))]),
+            *(projection(pre, "d", Identity()) for name in more for pre in ("b", "c")),
+            projection(more[0] if more else "b", "a", Dense(weight=grid(rng, 32, 8))),
+        ],
+        outputs=("b",),
+    )
+
+
+def test_a_max_pool_in_a_loop_keeps_the_edges_that_wait():
+    net = loop_with_max_pool()
+    folded = fold(net)
+    assert schedule(net).feedback["c-b"] == schedule(folded).feedback["c-b"] == 1
+    same(net, folded, spikes(np.random.default_rng(1), 3, 20, (2, 4, 4)))
+
+
+def test_a_max_pool_that_makes_another_edge_wait_is_refused():
+    # Behind the pool, b lies as far from the input as d does by way of c.
+    net = replace(loop_with_max_pool("d"), source=Source(path="m.pt"))
+    with pytest.raises(UnsupportedError) as caught:
+        fold(net)
+    message = "max pooling in this loop would make another connection wait a step"
+    assert caught.value.message == message
+    assert caught.value.where == "m.pt -> b-d"
+    assert caught.value.hint == "use average pooling, or take the pool out of the loop"

@@ -11,10 +11,25 @@ from snn_deploy.backends.arithmetics import ARITHMETICS, FPGA, LOIHI
 from snn_deploy.engine.event import EventEngine
 from snn_deploy.engine.fixed import FixedEngine
 from snn_deploy.errors import InputError, UnsupportedError
-from snn_deploy.ir import Coding, Conv2d, Dense, Diagonal, Pool2d, Relay, Source, Threshold
+from snn_deploy.io.graph import SnnDeployWarning
+from snn_deploy.ir import (
+    Coding,
+    Conv2d,
+    Dense,
+    Diagonal,
+    Identity,
+    Integrator,
+    Pool2d,
+    Readout,
+    Relay,
+    Source,
+    Threshold,
+)
 from snn_deploy.ir.synapses import learned_nonzeros, weights_of
 from snn_deploy.passes.pipeline import fold
-from snn_deploy.passes.quantize import quantize, weight_grid
+from snn_deploy.passes.quantize import quantize
+from snn_deploy.passes.reach import reach
+from snn_deploy.passes.scale import weight_grid
 from tests.builders import (
     KINDS,
     cuba,
@@ -221,6 +236,7 @@ def test_threshold_and_bias_bound_the_scale_apart(arithmetic):
     assert (alone.scale, alone.shift) == (biased.scale, biased.shift)
 
 
+@pytest.mark.filterwarnings("ignore:.*every weight rounds to zero")
 @both
 @pytest.mark.parametrize("what", ["threshold", "bias"])
 def test_what_is_large_shrinks_the_scale_until_it_fits(arithmetic, what):
@@ -267,6 +283,7 @@ def test_a_reset_value_just_fits_the_state_or_just_does_not(v_reset, fits):
     assert caught.value.hint == "reset to a value between the leak and the threshold"
 
 
+@pytest.mark.filterwarnings("ignore:.*every weight rounds to zero")
 @pytest.mark.parametrize(
     ("tau", "code"), [(1, 4096), (2, 2048), (4 / 3, 3072), (3, 1365), (8, 512), (10_000, 0)]
 )
@@ -451,3 +468,138 @@ def test_a_layer_without_a_weight_left_still_has_its_bias():
     np.testing.assert_array_equal(floats.output, ints.output)
     assert floats.output[0].sum(axis=0).tolist() == ints.output[0].sum(axis=0).tolist()
     assert floats.output.sum() > 10
+
+
+# What integers must not do silently.
+
+
+@both
+def test_a_hidden_population_that_does_not_spike_is_refused(arithmetic):
+    rng = np.random.default_rng(0)
+    layers = Dense(weight=grid(rng, 4, 6)), leaky(), Dense(weight=grid(rng, 3, 4)), lif()
+    net = replace(row((6,), *layers), source=Source(path="m.pt"))
+    with pytest.raises(UnsupportedError) as caught:
+        quantize(net, arithmetic)
+    expected = "n1 does not spike, and only spikes travel between integer populations"
+    assert caught.value.message == expected
+    assert caught.value.where == "m.pt -> w2"
+    assert caught.value.hint == (
+        "put a spiking population between them, or use --target cpu in float"
+    )
+
+
+@both
+@pytest.mark.parametrize("kind", ["last", "max", "mean"])
+def test_membranes_of_unlike_gains_are_compared_in_one_unit(arithmetic, kind):
+    rng = np.random.default_rng(1)
+    net = row(
+        (20,),
+        Dense(weight=rng.normal(0, 0.3, (4, 20)).astype(np.float32)),
+        leaky(np.array([2.0, 4.0, 8.0, 16.0])),
+        readout=Readout(kind=kind),
+    )
+    x = spikes(rng, 200, 15, (20,))
+    real = EventEngine(net).run(x)
+    trace = FixedEngine(quantize(net, arithmetic)).run(x)
+    agree = np.mean(net.readout.predict(trace.output) == net.readout.predict(real.output))
+    assert agree > 0.95
+    ratio = trace.output[:, -1] / real.output[:, -1]
+    assert np.median(abs(ratio / np.median(ratio) - 1)) < 0.02
+
+
+def test_membranes_of_one_gain_stay_integers():
+    rng = np.random.default_rng(2)
+    net = row((6,), Dense(weight=grid(rng, 4, 6)), leaky(), readout=Readout(kind="last"))
+    trace = FixedEngine(quantize(net, LOIHI)).run(spikes(rng, 2, 5, (6,)), "states")
+    assert trace.output.dtype.kind == "i"
+    assert np.array_equal(trace.output, trace.states["n1"]["v"])
+
+
+@both
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "neuron", [leaky(2), leaky(16), Integrator(r=np.array(1000.0))], ids=["2", "16", "for ever"]
+)
+@pytest.mark.parametrize("fan_in", [10, 400])
+def test_an_integrating_readout_has_room(arithmetic, bias, neuron, fan_in):
+    rng = np.random.default_rng(3)
+    weight = rng.normal(0, 0.3, (10, fan_in)).astype(np.float32)
+    bias = rng.normal(0, 0.1, 10).astype(np.float32) if bias else None
+    net = row((fan_in,), Dense(weight=weight, bias=bias), neuron, readout=Readout(kind="max"))
+    x = spikes(rng, 60, 20, (fan_in,), rate=0.2)
+    trace = FixedEngine(quantize(net, arithmetic)).run(x)
+    predicted = net.readout.predict(trace.output)
+    assert trace.overflows == {"saturated": 0, "wrapped": 0}
+    assert np.mean(predicted == net.readout.predict(EventEngine(net).run(x).output)) > 0.9
+
+
+@pytest.mark.parametrize("reset", ["value", "subtract"])
+@pytest.mark.parametrize("tau", [2, 16])
+@pytest.mark.parametrize("threshold", [0.01, 0.1, 1.0])
+def test_a_low_threshold_leaves_room_for_the_sums(threshold, tau, reset):
+    rng = np.random.default_rng(4)
+    net = one(rng.normal(0, 0.3, (20, 400)), lif(tau, threshold=threshold, reset=reset))
+    x = spikes(rng, 20, 20, (400,), rate=0.2)
+    ours = FixedEngine(quantize(net, FPGA)).run(x, "spikes")
+    a, b = (t.spikes["n1"] != 0 for t in (EventEngine(net).run(x, "spikes"), ours))
+    assert ours.overflows["saturated"] == 0
+    assert np.count_nonzero(a & b) > 0.85 * np.count_nonzero(a | b) > 0
+
+
+def relayed(threshold):
+    return network(
+        [population("in", (4,), Relay()), population("out", (4,), lif(threshold=threshold))],
+        [
+            projection("in", "out", Dense(weight=real(5, 4, 4))),
+            projection("in", "out", Identity(), name="skip", origin="skip"),
+        ],
+    )
+
+
+@both
+def test_a_relays_weight_stays_whole_and_in_proportion(arithmetic):
+    q = quantize(relayed(300.0), arithmetic)
+    skip = next(p for p in q.network.projections if p.name == "skip")
+    assert q.populations["out"].scale == float(skip.synapses[0].scale)
+
+
+@both
+def test_a_relay_that_rounds_to_zero_is_refused(arithmetic):
+    net = replace(relayed(1e6), source=Source(path="m.pt"))
+    with (
+        pytest.warns(SnnDeployWarning, match="in-out: every weight rounds to zero"),
+        pytest.raises(UnsupportedError) as caught,
+    ):
+        quantize(net, arithmetic)
+    assert caught.value.message == "a connection of fixed weight rounds to zero"
+    assert caught.value.where == "m.pt -> skip"
+    assert caught.value.hint == (
+        "a threshold or bias of its neurons is too large for it: rescale the layer"
+    )
+
+
+def test_the_expected_reach_by_hand():
+    # Four inputs of weight 1 and a state that holds two steps: a mean of 0.25 x 4 x 2, and four
+    # deviations of sqrt(0.1875 x 4 x 2).
+    ones = Dense(weight=np.ones((1, 4), np.float32))
+    net = row((4,), ones, leaky(), readout=Readout(kind="last"))
+    population = net.population("n1")
+    found = reach(net, population, net.step_of("n1"), np.zeros(1))
+    assert found == pytest.approx(2 + 4 * np.sqrt(1.5))
+    # A bias moves the mean, and what spikes climbs for one step only, from its threshold.
+    moved = reach(net, population, net.step_of("n1"), np.full(1, 3.0))
+    assert moved == pytest.approx(found + 6)
+    spiking = row((4,), ones, lif(threshold=0.5))
+    one_step = reach(spiking, spiking.population("n1"), spiking.step_of("n1"), np.zeros(1))
+    assert one_step == pytest.approx(1 + 1 + 4 * np.sqrt(0.75))
+
+
+def test_a_kernels_reach_is_that_of_its_matrix():
+    rng = np.random.default_rng(6)
+    weight = grid(rng, 3, 2, 1, 1)
+    shape = (2, 2, 2)
+    conv = row(shape, Conv2d(weight=weight), lif())
+    full = np.einsum("oi,yxuv->oyxiuv", weight[:, :, 0, 0], np.eye(4).reshape(2, 2, 2, 2))
+    dense = row(shape, Dense(weight=full.reshape(12, 8).astype(np.float32)), lif())
+    a, b = (reach(n, n.population("n1"), n.step_of("n1"), np.zeros(12)) for n in (conv, dense))
+    assert a == pytest.approx(b)

@@ -73,7 +73,7 @@ class CpuTarget:
         )
 
     def usage(self, program: Program) -> Usage:
-        """Return the bits that weights, indices, states and spikes take in memory."""
+        """Return the bits that weights, biases, indices, pointers and states take in memory."""
         from snn_deploy.device.usage import MemoryItem, Usage
 
         network: Network = program.payload

@@ -24,6 +24,7 @@ _GROUP = 64
 _HEADER_BITS = 10
 _INDEX_BITS = (6, 12)
 _STATE_BITS = 24
+_MESH = 8  # tiles in a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,11 +42,14 @@ class Core:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mapping:
-    """cores in order; out_axons per core; targets: projection -> (pre neurons,) cores reached."""
+    """cores in order; out_axons per core; targets: projection -> (pre neurons,) cores reached;
+    links: projection -> (pre neurons,) links that one spike crosses, None without tiles.
+    """
 
     cores: tuple[Core, ...]
     out_axons: dict[int, int]
     targets: dict[str, Array]
+    links: dict[str, Array] | None
 
     def cores_of(self, population: str) -> tuple[Core, ...]:
         """Return the cores that hold a population."""
@@ -102,7 +106,7 @@ def place(program: LoihiProgram, device: Device) -> Mapping:
                 break
             parts = min(size, max(parts + 1, math.floor(parts * over)))
         cores += tried
-    return _wire(program, cores, entries)
+    return _wire(program, cores, entries, limit(device, "cores_per_tile"))
 
 
 def _split(
@@ -122,7 +126,7 @@ def _split(
             post, pre = entries[synapses.name]
             span = slice(*np.searchsorted(post, (low, high)))
             counts = np.bincount(pre[span])
-            bits = _best_bits(counts, high - low, synapses.pad_steps)
+            bits = _best_bits(counts, high - low, synapses)
             layers.append((synapses.name, bits))
             axons += int(np.count_nonzero(counts))
         result.append(
@@ -139,19 +143,23 @@ def _split(
     return result
 
 
-def _best_bits(counts: Array, neurons: int, pad_steps: int) -> int:
-    delay_bits = 6 if pad_steps else 0
+def _best_bits(counts: Array, neurons: int, synapses: LoihiSynapses) -> int:
+    delay_bits = 6 if synapses.pad_steps else 0
     index = min(max(_INDEX_BITS[0], math.ceil(math.log2(max(neurons, 2)))), _INDEX_BITS[1])
-    sparse = axon_bits(counts, 8, index, delay_bits)
+    sparse = axon_bits(counts, synapses.weight_bits, index, delay_bits)
     every = np.where(counts > 0, neurons, 0)
-    return min(sparse, axon_bits(every, 8, 0, delay_bits))
+    return min(sparse, axon_bits(every, synapses.weight_bits, 0, delay_bits))
 
 
 def _wire(
-    program: LoihiProgram, cores: list[Core], entries: dict[str, tuple[Array, Array]]
+    program: LoihiProgram,
+    cores: list[Core],
+    entries: dict[str, tuple[Array, Array]],
+    per_tile: float | None,
 ) -> Mapping:
     shapes = program.network.shapes
     targets: dict[str, Array] = {}
+    links: dict[str, Array] = {}
     out_axons = {core.index: 0 for core in cores}
     starts: dict[str, list[int]] = {c.population: [] for c in cores}
     for core in cores:
@@ -165,10 +173,36 @@ def _wire(
         met[pre, part] = True
         reached = met.sum(axis=1, dtype=np.int64)
         targets[synapses.name] = reached
+        if per_tile is not None:
+            links[synapses.name] = _links(synapses, met, cores, int(per_tile))
         for core in cores:
             if core.population == synapses.pre:
                 out_axons[core.index] += int(reached[core.first : core.last].sum())
-    return Mapping(cores=tuple(cores), out_axons=out_axons, targets=targets)
+    return Mapping(
+        cores=tuple(cores),
+        out_axons=out_axons,
+        targets=targets,
+        links=None if per_tile is None else links,
+    )
+
+
+def _links(synapses: LoihiSynapses, met: Array, cores: list[Core], per_tile: int) -> Array:
+    """Return the links between tiles that one spike of each neuron crosses, int64 (pre,).
+
+    met: bool (pre, cores of the post population). Cores are numbered tile by tile on a mesh of
+    rows of 8 tiles; routes are Manhattan, one per core reached. Spikes that stay on their tile
+    cross none. The host's spikes enter at tile 0.
+    """
+    tile = np.zeros(len(met), np.int64)
+    for core in cores:
+        if core.population == synapses.pre:
+            tile[core.first : core.last] = core.index // per_tile
+    crossed = np.zeros(len(met), np.int64)
+    receivers = [c.index // per_tile for c in cores if c.population == synapses.post]
+    for column, other in enumerate(receivers):
+        distance = abs(tile // _MESH - other // _MESH) + abs(tile % _MESH - other % _MESH)
+        crossed += np.where(met[:, column], distance, 0)
+    return crossed
 
 
 def usage(program: LoihiProgram, mapping: Mapping) -> Usage:
@@ -263,27 +297,3 @@ def usage(program: LoihiProgram, mapping: Mapping) -> Usage:
 def _weights(synapses: LoihiSynapses) -> Array:
     operator = synapses.operator
     return operator.data if isinstance(operator, Csr) else operator.weight
-
-
-def hops(mapping: Mapping, program: LoihiProgram, counts: dict[str, Array], per_tile: int) -> int:
-    """Return links crossed by all spikes between tiles, on a mesh of rows of 8 tiles.
-
-    counts: spikes per neuron by population. Cores are numbered tile by tile; routes are
-    Manhattan. Spikes that stay on their tile cross none. The host's spikes enter at tile 0.
-    """
-    total = 0
-    for synapses in program.synapses:
-        senders = mapping.cores_of(synapses.pre)
-        receivers = mapping.cores_of(synapses.post)
-        spikes = counts[synapses.pre]
-        reached = mapping.targets[synapses.name]
-        if senders:
-            sources = [(c.index // per_tile, c.first, c.last) for c in senders]
-        else:
-            sources = [(0, 0, spikes.size)]
-        for tile, first, last in sources:
-            sent = int((spikes[first:last] * (reached[first:last] > 0)).sum())
-            for core in receivers:
-                other = core.index // per_tile
-                total += sent * (abs(tile // 8 - other // 8) + abs(tile % 8 - other % 8))
-    return total

@@ -54,4 +54,4 @@ class NetxOracle:
         loihi: LoihiProgram = program.payload
         job = netx_job(loihi, x)
         check_job(job_of(loihi, x))  # the limits of Lava's models hold here too
-        return trace_of(loihi, x, run_job(job, timeout_s=self.timeout_s))
+        return trace_of(program, x, run_job(job, timeout_s=self.timeout_s))

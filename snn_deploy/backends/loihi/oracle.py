@@ -95,12 +95,14 @@ class LavaOracle:
         """Return Lava's u, v and spikes of every population, aligned sample by sample."""
         from snn_deploy.backends.loihi.process import run_job
 
-        loihi: LoihiProgram = program.payload
-        return trace_of(loihi, x, run_job(job_of(loihi, x), timeout_s=self.timeout_s))
+        job = job_of(program.payload, x)
+        return trace_of(program, x, run_job(job, timeout_s=self.timeout_s))
 
 
-def trace_of(loihi: LoihiProgram, x: Array, result: JobResult) -> Trace:
+def trace_of(program: Program, x: Array, result: JobResult) -> Trace:
     """Return what Lava recorded for spikes ``x`` as a trace of the program."""
+    loihi: LoihiProgram = program.payload
+    assert program.qnet is not None
     lead = tuple(x.shape[:2])
     spikes: dict[str, Array] = {}
     states: dict[str, dict[str, Array]] = {}
@@ -118,7 +120,7 @@ def trace_of(loihi: LoihiProgram, x: Array, result: JobResult) -> Trace:
     membrane = loihi.network.readout.kind in MEMBRANE_READOUTS
     values = states[output]["v"] if membrane else spikes[output]
     return Trace(
-        output=values.reshape(*lead, -1),
+        output=program.qnet.readout_values(values.reshape(*lead, -1)),
         counts={
             n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
             for n, s in {loihi.network.inputs[0]: x, **spikes}.items()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from snn_deploy.backends.arithmetics import LOIHI
 from snn_deploy.backends.loihi.job import weight_limits
 from snn_deploy.errors import MismatchError, UnsupportedError
 from snn_deploy.ir.arrays import Array, adopt
@@ -22,6 +23,7 @@ from snn_deploy.ir.synapses import (
     Shape,
     Synapse,
 )
+from snn_deploy.passes.scale import is_mixed, weight_grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,8 +49,8 @@ class LoihiPopulation:
 class LoihiSynapses:
     """One projection: a Csr or Conv2d of integer weights, without bias.
 
-    pad_steps: delay that makes a shorter path arrive with the longest one. helper: nothing in
-    it is learned.
+    pad_steps: delay that makes a shorter path arrive with the longest one. weight_bits: what a
+    weight takes in a core's memory. helper: nothing in it is learned.
     """
 
     name: str
@@ -56,6 +58,7 @@ class LoihiSynapses:
     post: str
     operator: Csr | Conv2d
     pad_steps: int
+    weight_bits: int
     helper: bool
     origin: str
 
@@ -79,6 +82,7 @@ class LoihiProgram:
 
 
 _NEVER = (1 << 17) - 1
+_MOST_BITS = LOIHI.weight_bits
 
 
 def lower(qnet: QNetwork) -> LoihiProgram:
@@ -110,8 +114,10 @@ def lower(qnet: QNetwork) -> LoihiProgram:
             )
         depth[name] = 1 + max(depth[p.pre] for p in fan_in)
         populations.append(_population(qnet, network.population(name), depth[name]))
+    bits = {report.projection: report.bits for report in qnet.tensors}
     synapses = tuple(
-        _synapses(network, p, depth[p.post] - depth[p.pre] - 1) for p in network.projections
+        _synapses(network, p, depth[p.post] - depth[p.pre] - 1, bits.get(p.name, _MOST_BITS))
+        for p in network.projections
     )
     return LoihiProgram(populations=tuple(populations), synapses=synapses, network=network)
 
@@ -134,7 +140,17 @@ def _population(qnet: QNetwork, population: Population, depth: int) -> LoihiPopu
     )
 
 
-def _synapses(network: Network, projection: Projection, pad_steps: int) -> LoihiSynapses:
+def _stored_bits(weights: Array, bits: int) -> int:
+    """Return the bits of a stored weight: those asked for where all lie on their grid.
+
+    A core stores 1 to 6 or 8; a chain multiplied out may leave its learned weights' range.
+    """
+    step, top = weight_grid(LOIHI, bits, mixed=is_mixed(weights))
+    on_grid = bool(np.all(weights % step == 0)) and bool(np.all(np.abs(weights) <= top))
+    return bits if on_grid and bits != 7 else _MOST_BITS
+
+
+def _synapses(network: Network, projection: Projection, pad_steps: int, bits: int) -> LoihiSynapses:
     operator: Csr | Conv2d | None = None
     if not pad_steps:
         operator = _as_convolution(network, projection)
@@ -156,6 +172,7 @@ def _synapses(network: Network, projection: Projection, pad_steps: int) -> Loihi
         post=projection.post,
         operator=operator,
         pad_steps=pad_steps,
+        weight_bits=_stored_bits(weights, bits),
         helper=projection.helper,
         origin=projection.origin,
     )

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from snn_deploy.backends.arithmetics import LOIHI
 from snn_deploy.backends.base import Latency, Options, Oracle, Program
-from snn_deploy.backends.loihi.mapping import Mapping, hops, limit, place, usage
+from snn_deploy.backends.loihi.mapping import Mapping, place, usage
 from snn_deploy.backends.loihi.program import LoihiProgram, decode, lower
 from snn_deploy.engine.loop import Record
 from snn_deploy.errors import UnsupportedError
@@ -98,12 +98,13 @@ class LoihiTarget:
         events = Counter(program.real, program.qnet).count(trace)
         mapping = self.mapping(program)
         counts: dict[tuple[str, str], int] = {}
+        crossed = 0
         for synapses in loihi.synapses:
-            sent = int(trace.counts[synapses.pre] @ mapping.targets[synapses.name])
-            counts[synapses.name, "packets"] = sent
-        per_tile = limit(program.device, "cores_per_tile")
-        if per_tile is not None:
-            crossed = hops(mapping, loihi, dict(trace.counts), int(per_tile))
+            spikes = trace.counts[synapses.pre]
+            counts[synapses.name, "packets"] = int(spikes @ mapping.targets[synapses.name])
+            if mapping.links is not None:
+                crossed += int(spikes @ mapping.links[synapses.name])
+        if mapping.links is not None:
             counts["network on chip", "hops"] = crossed
         return events + Events(counts)
 

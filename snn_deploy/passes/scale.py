@@ -1,0 +1,107 @@
+"""The integer scale of a population's fan-in: as fine as its registers allow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Projection
+from snn_deploy.ir.quantized import Arithmetic
+from snn_deploy.ir.synapses import LEARNED, Diagonal, Synapse, weights_of
+
+_HEADROOM_BITS = 3  # a state may reach 8 thresholds before it meets its end
+_GRID_BITS = 7  # finer weight grids than 1/128 are taken for real numbers
+
+
+def weight_grid(arithmetic: Arithmetic, bits: int, *, mixed: bool) -> tuple[int, int]:
+    """Return (step, largest magnitude) of the integer grid for a tensor of these signs."""
+    if arithmetic.weight_grid == "symmetric":
+        return 1, (1 << (bits - 1)) - 1
+    step = 1 << (8 - bits + int(mixed))
+    return step, 256 - step
+
+
+def learned_of(projection: Projection) -> Synapse | None:
+    """Return the learned operator of a folded chain, or None for a helper's."""
+    return next((s for s in projection.synapses if isinstance(s, LEARNED)), None)
+
+
+def real_weights(projection: Projection) -> Array:
+    """Return the values that become integers: weights, or a helper's scale (1 without any)."""
+    learned = learned_of(projection)
+    if learned is not None:
+        weights = weights_of(learned)
+        assert weights is not None
+        return weights
+    value = np.ones(1)
+    for synapse in projection.synapses:
+        if isinstance(synapse, Diagonal):
+            value = value * np.asarray(synapse.scale, np.float64)
+    return value
+
+
+def is_mixed(weights: Array) -> bool:
+    """Return whether weights of both signs are present."""
+    return bool(np.any(weights > 0)) and bool(np.any(weights < 0))
+
+
+def choose_scale(
+    fan_in: tuple[Projection, ...],
+    arithmetic: Arithmetic,
+    bits: int,
+    threshold: Array | None,
+    offset: Array,
+    expected: float,
+) -> tuple[int, float]:
+    """Return (shift, scale): as fine as weights, threshold, bias and headroom allow.
+
+    expected: how far the state goes, in units of current.
+    """
+    tensors = [real_weights(projection) for projection in fan_in]
+    grids = [weight_grid(arithmetic, bits, mixed=is_mixed(w)) for w in tensors]
+    largest = [float(np.max(np.abs(w), initial=0.0)) for w in tensors]
+    # Without a weight, only bias and threshold bound the unit: as if the largest weight were 1.
+    _, top = weight_grid(arithmetic, bits, mixed=False)
+    scale = min((t / w for (_, t), w in zip(grids, largest, strict=True) if w > 0), default=top)
+    step = max((step for step, _ in grids), default=1)
+    unit = _common_unit(tensors)
+    if any(learned_of(projection) is None for projection in fan_in):
+        # A relay's weight of one becomes the scale itself, and must be a whole number.
+        scale = float(max(1, math.floor(scale)))
+    if unit is not None and scale * unit >= step:
+        # Weights on a grid of their own stay on it. Small integers (pools, relays) keep their own
+        # unit, which takes the fewest bits, unless the bias needs a finer one.
+        own = unit == 1.0 and bool(np.all(offset == np.rint(offset)))
+        scale = (1 if own else math.floor(scale * unit / step)) * step / unit
+    state_top = arithmetic.state_max >> _HEADROOM_BITS
+    threshold_top = min(
+        state_top, ((1 << arithmetic.threshold_bits) - 1) << arithmetic.threshold_shift
+    )
+    bias_top = min(state_top, ((1 << (arithmetic.bias_bits - 1)) - 1) << arithmetic.bias_shift)
+    highest = 0.0 if threshold is None else float(np.max(np.abs(threshold), initial=0.0))
+    # The state's unit at which threshold, bias and the state itself just fit.
+    most = min(
+        arithmetic.state_max / expected if expected else math.inf,
+        threshold_top / highest if highest else math.inf,
+        bias_top / float(np.max(np.abs(offset))) if bool(np.any(offset)) else math.inf,
+    )
+    least, shift = arithmetic.shift_bits
+    while shift > least and scale * (1 << shift) > most:
+        shift -= 1
+    room = most / (1 << shift)
+    if scale <= room:
+        return shift, scale
+    if unit is not None and room * unit >= step:
+        return shift, math.floor(room * unit / step) * step / unit
+    whole = room >= 1 and any(learned_of(projection) is None for projection in fan_in)
+    return shift, float(math.floor(room)) if whole else room
+
+
+def _common_unit(tensors: list[Array]) -> float | None:
+    """Return the largest 2^-k, k in 0.._GRID_BITS, of which all weights are multiples, or None."""
+    for k in range(_GRID_BITS + 1):
+        if all(bool(np.all(np.ldexp(w, k) == np.rint(np.ldexp(w, k)))) for w in tensors):
+            return float(2.0**-k)
+    return None
