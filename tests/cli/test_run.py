@@ -318,3 +318,11 @@ def test_what_a_ticket_says_is_not_overruled(here, agreeing, option, other, used
     assert ran.code == 2
     assert used in ran.err
     assert f"leave {option} out" in ran.err
+
+
+def test_overflows_of_integer_states_are_said(here):
+    assert result("mlp.pt", "-t", "cpu", "-i", "mlp.npz")["overflows"] is None
+    counted = result("mlp.pt", "-t", "fpga", "-i", "mlp.npz")["overflows"]
+    assert set(counted) == {"saturated", "wrapped"}
+    shown = run_cli("run", "mlp.pt", "-t", "fpga", "-i", "mlp.npz").out
+    assert f"{counted['saturated']:,} saturated, {counted['wrapped']:,} wrapped" in shown
