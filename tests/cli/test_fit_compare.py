@@ -35,6 +35,20 @@ def test_unknown_limits_are_told(here):
     assert "unknown" in ran.out
 
 
+def test_devices_that_one_reason_rules_out_stand_together(here):
+    ran = run_cli("fit", "mlp.pt", "--coding", "direct")
+    assert ran.code == 0
+    assert ran.out.count("takes analogue input") == 2
+    assert "loihi1, loihi2 [problem]" in ran.out
+
+
+def test_blocks_are_named_with_their_unit(here):
+    wide = tickets.save(here / "wide.pt", tickets.mlp_content((300, 300, 3), density=0.9))
+    ran = run_cli("fit", wide.name, "-d", "ecp5-25f", "--margin", "99%")
+    assert ran.code == 5
+    assert " blocks of block RAM more than the chip of ecp5-25f holds" in ran.err
+
+
 def test_a_named_device_that_does_not_fit(here, large):
     ran = run_cli("fit", "large.pt", "-d", "rp2040", "--json", "-")
     assert ran.code == 5
