@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,7 @@ _TARGETS = ("cpu", "loihi", "fpga")
     "--output",
     "folder",
     type=click.Path(path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder to make.",
+    help="Folder to make (default: demo, or the first of demo-2, demo-3, ... that is free).",
 )
 @click.option(
     "--arch",
@@ -46,7 +45,12 @@ _TARGETS = ("cpu", "loihi", "fpga")
 @click.option("-v", "--verbose", is_flag=True, help="Print details too.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 def command(
-    folder: Path, archs: tuple[str, ...], seed: int, force: bool, verbose: bool, no_progress: bool
+    folder: Path | None,
+    archs: tuple[str, ...],
+    seed: int,
+    force: bool,
+    verbose: bool,
+    no_progress: bool,
 ) -> None:
     """Train small sparse tickets on handwritten digits and take them to every target.
 
@@ -58,7 +62,10 @@ def command(
     from snn_deploy.errors import MismatchError, OutputError
     from snn_deploy.io.files import new_folder, write_json
 
-    if folder.exists() and not force:
+    if folder is None:
+        names = chain(["demo"], (f"demo-{n}" for n in count(2)))
+        folder = next(Path(n) for n in names if force or not Path(n).exists())
+    elif folder.exists() and not force:
         raise OutputError(
             f"{folder} exists already",
             where=str(folder),

@@ -47,7 +47,7 @@ def _lava() -> tuple[str, str]:
 
 def doctor_report() -> Report:
     """Return what is installed, what is missing, and the command that adds it."""
-    from snn_deploy.backends.loihi.environment import cache_folder
+    from snn_deploy.io.cache import cache_folder
 
     rows: list[tuple[str, str, str]] = []
     for package in _CORE:

@@ -16,6 +16,7 @@ from snn_deploy.backends.loihi.oracle import job_of
 from snn_deploy.backends.loihi.process import run_job
 from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
+from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
 from snn_deploy.ir import Coding
 from snn_deploy.passes.pipeline import fold
 from tests.builders import conv_net, spikes
@@ -50,7 +51,7 @@ def test_the_patched_lava_computes_what_the_unmodified_one_does(monkeypatch):
     if base is None:
         pytest.skip("no Python 3.10 here: set SNN_DEPLOY_PYTHON310")
     # A cache of its own, kept for the next run: `find` must not meet this environment elsewhere.
-    monkeypatch.setenv(environment.CACHE_VARIABLE, str(environment.cache_folder() / "unmodified"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache_folder() / "unmodified"))
     unmodified = environment.setup(base)
     assert unmodified.versions["numpy"].startswith("1.")
     rng = np.random.default_rng(5)

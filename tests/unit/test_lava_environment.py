@@ -12,6 +12,7 @@ import pytest
 
 from snn_deploy.backends.loihi import environment
 from snn_deploy.errors import ExternalToolError, MissingDependencyError, OutputError
+from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
 
 VERSIONS = {"python": "3.11.7", "lava-nc": "0.10.0"}
 
@@ -48,7 +49,7 @@ class FakePrograms:
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "the cache"
-    monkeypatch.setenv(environment.CACHE_VARIABLE, str(folder))
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
     monkeypatch.delenv(environment.PYTHON_VARIABLE, raising=False)
     return folder
 
@@ -61,14 +62,14 @@ def programs(monkeypatch) -> FakePrograms:
 
 
 def test_cache_folder_follows_the_variables(monkeypatch, tmp_path):
-    monkeypatch.setenv(environment.CACHE_VARIABLE, str(tmp_path / "own"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert environment.cache_folder() == tmp_path / "own"
-    monkeypatch.delenv(environment.CACHE_VARIABLE)
-    assert environment.cache_folder() == tmp_path / "xdg" / "snn-deploy"
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv(CACHE_VARIABLE)
+    assert cache_folder() == tmp_path / "xdg" / "snn-deploy"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert environment.cache_folder() == tmp_path / ".cache" / "snn-deploy"
+    assert cache_folder() == tmp_path / ".cache" / "snn-deploy"
 
 
 def test_nothing_set_up(cache):
@@ -175,10 +176,10 @@ def test_what_is_no_python(cache, tmp_path):
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, programs):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(environment.CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(OutputError) as caught:
         environment.setup()
-    assert environment.CACHE_VARIABLE in str(caught.value.hint)
+    assert CACHE_VARIABLE in str(caught.value.hint)
 
 
 def test_the_variable_names_any_interpreter(cache, programs, monkeypatch):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from snn_deploy.io.cache import cache_folder
 from snn_deploy.ir.arrays import Array
 
 #: Columns of ``ingest``'s result.
@@ -92,12 +91,6 @@ def ingest(
     return result
 
 
-def cache_folder() -> Path:
-    """Return the user's cache folder for compiled kernels."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(root) / "snn-deploy" / "numba"
-
-
 @functools.cache
 def compiled() -> Callable[..., Array]:
     """Return ``ingest``, compiled; its machine code is kept in the user's cache folder.
@@ -108,7 +101,7 @@ def compiled() -> Callable[..., Array]:
     import numba
 
     given = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = given or str(cache_folder())
+    numba.config.CACHE_DIR = given or str(cache_folder() / "numba")
     try:  # the place is chosen here, not when the function first runs
         kernel: Callable[..., Array] = numba.njit(cache=True)(ingest)
     except RuntimeError:  # "no locator available": nowhere to write

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snn_deploy.errors import ExternalToolError, MissingDependencyError, OutputError
+from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-CACHE_VARIABLE = "SNN_DEPLOY_CACHE"
 PYTHON_VARIABLE = "SNN_DEPLOY_LAVA_PYTHON"
 SETUP_COMMAND = "snn-deploy setup loihi"
 LAVA = "lava-nc==0.10.0"
@@ -51,15 +51,6 @@ class LavaEnvironment:
     python: Path
     versions: dict[str, str] = field(hash=False)
     chosen_by: str
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder for this package; it need not exist."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser().absolute()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "snn-deploy"
-    return Path.home() / ".cache" / "snn-deploy"
 
 
 def find() -> LavaEnvironment | None:
