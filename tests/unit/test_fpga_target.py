@@ -236,7 +236,7 @@ def test_kernels_are_kept_in_the_user_cache_or_compiled_anew(tmp_path, writable)
         "z, two = np.zeros(1, np.int64), np.array([0, 1])\n"
         "print(kernel.compiled()(two, z, z, z, two, z, np.full((1, 2), 3), 4).tolist())\n"
     )
-    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    env = {**os.environ, "SNN_DEPLOY_CACHE": str(tmp_path)}
     env.pop("NUMBA_CACHE_DIR", None)
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
@@ -245,7 +245,7 @@ def test_kernels_are_kept_in_the_user_cache_or_compiled_anew(tmp_path, writable)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[[6, 1, 6, 3, 0, 1, 2]]"
-    kept = list((tmp_path / "snn-deploy" / "numba").rglob("*.nbc")) if writable else []
+    kept = list((tmp_path / "numba").rglob("*.nbc")) if writable else []
     assert len(kept) == int(writable) and any(tmp_path.iterdir()) == writable
 
 
