@@ -241,6 +241,18 @@ def _flatten(shape: Shape) -> dict[str, Any]:
     return {"type": "Flatten", "start_dim": 0, "end_dim": -1, "input_type": np.array(shape)}
 
 
+def _both_sides(padding: tuple[int, int, int, int], where: str) -> tuple[int, int]:
+    """Return (rows, columns) of padding that is the same on both sides."""
+    top, bottom, left, right = padding
+    if (top, left) != (bottom, right):
+        raise UnsupportedError(
+            "NIR has no asymmetric padding",
+            where=where,
+            hint="use the same padding on both sides",
+        )
+    return top, left
+
+
 def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any], str]:
     if isinstance(synapse, Dense | Csr):
         weight = synapse.weight if isinstance(synapse, Dense) else synapse.to_dense()
@@ -248,13 +260,7 @@ def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any
             return {"type": "Linear", "weight": weight}, ""
         return {"type": "Affine", "weight": weight, "bias": synapse.bias}, ""
     if isinstance(synapse, Conv2d):
-        top, bottom, left, right = synapse.padding
-        if (top, left) != (bottom, right):
-            raise UnsupportedError(
-                "NIR has no asymmetric padding",
-                where=where,
-                hint="use the same padding on both sides",
-            )
+        top, left = _both_sides(synapse.padding, where)
         return {
             "type": "Conv2d",
             "weight": synapse.weight,
@@ -266,30 +272,19 @@ def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any
             "input_shape": np.array(shape[1:]),
         }, ""
     if isinstance(synapse, Conv1d):
-        if synapse.padding[0] != synapse.padding[1]:
-            raise UnsupportedError(
-                "NIR has no asymmetric padding",
-                where=where,
-                hint="use the same padding on both sides",
-            )
+        _, pad = _both_sides((0, 0, *synapse.padding), where)
         return {
             "type": "Conv1d",
             "weight": synapse.weight,
             "bias": _bias(synapse),
             "stride": synapse.stride,
-            "padding": synapse.padding[0],
+            "padding": pad,
             "dilation": synapse.dilation,
             "groups": synapse.groups,
             "input_shape": shape[1],
         }, ""
     if isinstance(synapse, Pool2d):
-        top, bottom, left, right = synapse.padding
-        if (top, left) != (bottom, right):
-            raise UnsupportedError(
-                "NIR has no asymmetric padding",
-                where=where,
-                hint="use the same padding on both sides",
-            )
+        top, left = _both_sides(synapse.padding, where)
         kind = "SumPool2d" if synapse.kind == "sum" else "AvgPool2d"
         return {
             "type": kind,

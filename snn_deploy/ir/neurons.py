@@ -100,9 +100,6 @@ class _Parameters:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def step(self, dt_s: float) -> Step:
-        raise NotImplementedError  # pragma: no cover - every type defines it
-
 
 class _Firing(TypedDict):
     threshold: Array

@@ -42,10 +42,6 @@ class _Operator:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the output shape for ``in_shape``; raises InputError where they disagree."""
-        raise NotImplementedError  # pragma: no cover - every operator defines it
-
 
 def _check_bias(bias: Array | None, out: int, kind: str) -> None:
     if bias is not None and bias.shape != (out,):

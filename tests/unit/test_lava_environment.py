@@ -96,8 +96,8 @@ def test_set_up_on_a_newer_python_goes_around_lavas_pins(cache, programs):
 
 def test_set_up_on_3_10_takes_lava_as_it_is(cache, programs):
     programs.version = "3 10"
-    environment.setup(python=Path("/opt/python3.10"))
-    assert programs.calls[0][0] == "/opt/python3.10"
+    environment.setup(python=Path("/elsewhere/python3.10"))
+    assert programs.calls[0][0] == "/elsewhere/python3.10"
     assert programs.installs() == [
         ["lava-nc==0.10.0", "h5py>=3.7,<4"],
         ["--no-deps", "lava-dl==0.6.0"],
@@ -184,9 +184,9 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, programs):
 
 def test_the_variable_names_any_interpreter(cache, programs, monkeypatch):
     environment._probe_chosen.cache_clear()
-    monkeypatch.setenv(environment.PYTHON_VARIABLE, "/opt/lava/bin/python")
+    monkeypatch.setenv(environment.PYTHON_VARIABLE, "/elsewhere/lava/bin/python")
     found = environment.require()
-    assert found.python == Path("/opt/lava/bin/python")
+    assert found.python == Path("/elsewhere/lava/bin/python")
     assert found.chosen_by == environment.PYTHON_VARIABLE
     environment._probe_chosen.cache_clear()
 

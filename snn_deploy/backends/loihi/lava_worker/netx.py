@@ -69,7 +69,7 @@ def _netx() -> Any:
         raise ModuleNotFoundError("lava-dl is not installed beside lava-nc")
 
     def neuron_params(*_: object, **__: object) -> NoReturn:
-        raise NotImplementedError("resonate-and-fire neurons need slayer, and slayer needs torch")
+        raise RuntimeError("resonate-and-fire neurons need slayer, and slayer needs torch")
 
     for name in NEED_TORCH:
         module = types.ModuleType(name)
