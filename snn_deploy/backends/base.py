@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from snn_deploy.engine.loop import Record
 from snn_deploy.ir.arrays import Array
@@ -16,6 +18,8 @@ from snn_deploy.ir.trace import Trace
 if TYPE_CHECKING:
     from snn_deploy.device.model import Device
     from snn_deploy.device.usage import Usage
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Options:
     settings: dict[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Program:
     """A lowered network.
 
@@ -44,6 +48,28 @@ class Program:
     qnet: QNetwork | None
     payload: Any
     device: Device
+
+
+_MADE: WeakKeyDictionary[Program, dict[str, Any]] = WeakKeyDictionary()
+
+
+def once(program: Program, name: str, make: Callable[[], T]) -> T:
+    """Return what ``make`` returns, made once per program and kept as long as the program.
+
+    A data set runs in batches, and engines, fan-outs and placements are the same for each.
+    """
+    made = _MADE.setdefault(program, {})
+    if name not in made:
+        made[name] = make()
+    result: T = made[name]
+    return result
+
+
+def operations(program: Program, trace: Trace) -> Events:
+    """Return the synops, MACs, updates and spikes of a trace of this program."""
+    from snn_deploy.engine.count import Counter
+
+    return once(program, "counter", lambda: Counter(program.real, program.qnet)).count(trace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

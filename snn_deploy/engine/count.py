@@ -21,6 +21,11 @@ class Counter:
     def __init__(self, network: Network, quantized: QNetwork | None = None) -> None:
         self._network = network
         self._projections = [(p, self._fans(network, p)) for p in network.projections]
+        self._products = {
+            p.name: projection_products(network, p)
+            for p in network.projections
+            if self._analogue(p)
+        }
         self._after: dict[str, Array] = {}
         if quantized is not None:
             self._after = {
@@ -33,6 +38,12 @@ class Counter:
         dense = projection_fan_out(network, projection, zeros=True)
         return dense, projection_fan_out(network, projection, zeros=False)
 
+    def _analogue(self, projection: Projection) -> bool:
+        """Return whether values other than spikes come in."""
+        network = self._network
+        spiking_input = projection.pre in network.inputs and network.coding.kind != "direct"
+        return network.step_of(projection.pre).threshold is None and not spiking_input
+
     def count(self, trace: Trace) -> Events:
         """Return the events of a trace; analogue input costs MACs, in every step, not synops."""
         network = self._network
@@ -42,11 +53,8 @@ class Counter:
             spikes = trace.counts[projection.pre]
             where = projection.name
             learned = any(isinstance(s, LEARNED) for s in projection.synapses)
-            analogue = network.step_of(projection.pre).threshold is None and not (
-                projection.pre in network.inputs and network.coding.kind != "direct"
-            )
-            if analogue:
-                counts[where, "macs"] = projection_products(network, projection) * work
+            if where in self._products:
+                counts[where, "macs"] = self._products[where] * work
             elif learned:
                 counts[where, "synops_dense"] = int(dense.sum()) * work
                 counts[where, "synops_event"] = int(spikes @ dense)

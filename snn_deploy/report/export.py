@@ -49,14 +49,14 @@ def export(
     # The file's name, not its path: the same model exported from elsewhere gives the same bytes.
     source = replace(network.source, path=Path(network.source.path).name)
     named = replace(network, source=source)
+    programs = [(t, replace(p, real=replace(p.real, source=source))) for t, p in programs]
     with new_folder(folder, force=force, marker=MANIFEST) as building:
         write_bytes(building / f"{stem}.nir", nir_bytes(network))
         written: dict[str, list[str]] = {}
         for target, program in programs:
             place = building / target.name
             place.mkdir()
-            here = replace(program, real=replace(program.real, source=source))
-            names = target.write(here, place, stem)
+            names = target.write(program, place, stem)
             written[target.name] = [f"{target.name}/{n}" for n in names]
         report = export_report(named, programs, written, folder)
         write_json(building / "report.json", report.as_json())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snn_deploy.backends.base import Latency, Options, Oracle, Program
+from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
 from snn_deploy.engine.loop import Record
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
@@ -56,15 +56,16 @@ class CpuTarget:
         from snn_deploy.engine.event import EventEngine
         from snn_deploy.engine.fixed import FixedEngine
 
-        engine = EventEngine(program.payload) if program.qnet is None else FixedEngine(program.qnet)
-        trace = engine.run(x, record)
+        def made() -> EventEngine | FixedEngine:
+            qnet = program.qnet
+            return EventEngine(program.payload) if qnet is None else FixedEngine(qnet)
+
+        trace = once(program, "engine", made).run(x, record)
         return replace(trace, events=self.events(program, trace))
 
     def events(self, program: Program, trace: Trace) -> Events:
         """Return synops, MACs, updates and spikes."""
-        from snn_deploy.engine.count import Counter
-
-        return Counter(program.real, program.qnet).count(trace)
+        return operations(program, trace)
 
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return steps; wall-clock time depends on the machine and is not a property of it."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from snn_deploy.backends.arithmetics import FPGA
-from snn_deploy.backends.base import Latency, Options, Oracle, Program
+from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
 from snn_deploy.errors import InputError, UsageError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
@@ -103,26 +103,25 @@ class FpgaTarget:
         """
         from snn_deploy.backends.fpga.cycles import CycleModel
         from snn_deploy.backends.fpga.decode import decode
-        from snn_deploy.engine.count import Counter
         from snn_deploy.engine.fixed import FixedEngine
 
-        assert program.qnet is not None
+        qnet = program.qnet
+        assert qnet is not None
         if not bool(np.all((x == 0) | (x == 1))):
             raise InputError(
                 "the accelerator takes spikes, and the input holds other values than 0 and 1",
                 hint="encode the input first (coding rate or events)",
             )
         payload = cast("FpgaProgram", program.payload)
-        engine = FixedEngine(decode(payload, program.qnet))
-        counter = Counter(program.real, program.qnet)
-        model = CycleModel(payload)
+        engine = once(program, "engine", lambda: FixedEngine(decode(payload, qnet)))
+        model = once(program, "cycles", lambda: CycleModel(payload))
         size = sum(p.size for p in program.real.populations)
         most = max(1, _CHUNK_VALUES // max(1, size * (x.shape[1] if x.ndim > 1 else 1)))
         parts: list[Trace] = []
         for first in range(0, max(1, len(x)), most):
             wanted = cast("Record", "spikes" if record == "output" else record)
             trace = engine.run(x[first : first + most], wanted)
-            parts.append(_counted(payload, program, trace, counter, model))
+            parts.append(_counted(payload, program, trace, model))
             if record == "output":
                 parts[-1] = replace(parts[-1], spikes={})
         return _joined(parts)
@@ -131,7 +130,7 @@ class FpgaTarget:
         """Return the cycles per sample, step and population of a trace with spikes."""
         from snn_deploy.backends.fpga.cycles import CycleModel
 
-        return CycleModel(program.payload).run(trace.spikes)
+        return once(program, "cycles", lambda: CycleModel(program.payload)).run(trace.spikes)
 
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return mean cycles per sample, and seconds at the device file's clock."""
@@ -186,12 +185,10 @@ def settings(given: Mapping[str, int] | None) -> Settings:
     )
 
 
-def _counted(
-    payload: FpgaProgram, program: Program, trace: Trace, counter: Any, model: CycleModel
-) -> Trace:
+def _counted(payload: FpgaProgram, program: Program, trace: Trace, model: CycleModel) -> Trace:
     """Return the trace with what the accelerator did: operations, accesses and cycles."""
     cycles = model.run(trace.spikes)
-    counts = dict(counter.count(trace))
+    counts = dict(operations(program, trace))
     state = payload.arithmetic.state_bits
     work = trace.samples * trace.steps
     timing: dict[str, Array] = {"cycles": cycles.latency}

@@ -63,7 +63,7 @@ class LoihiSynapses:
     origin: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoihiProgram:
     """What goes to the chip or its simulator. network: names, shapes, readout and coding."""
 

@@ -6,10 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from snn_deploy.backends.arithmetics import LOIHI
-from snn_deploy.backends.base import Latency, Options, Oracle, Program
+from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
 from snn_deploy.backends.loihi.mapping import Mapping, place, usage
 from snn_deploy.backends.loihi.program import LoihiProgram, decode, lower
 from snn_deploy.engine.loop import Record
@@ -22,8 +21,6 @@ from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
     from snn_deploy.device.usage import Usage
-
-_PLACED: WeakKeyDictionary[LoihiProgram, dict[str, Mapping]] = WeakKeyDictionary()
 
 
 class LoihiTarget:
@@ -74,28 +71,23 @@ class LoihiTarget:
 
     def mapping(self, program: Program) -> Mapping:
         """Return the placement on the program's device."""
-        # Placed once per program and device: run, usage and write all ask, and a large network
-        # takes seconds.
-        known = _PLACED.setdefault(program.payload, {})
-        if program.device.sha256 not in known:
-            known[program.device.sha256] = place(program.payload, program.device)
-        return known[program.device.sha256]
+        # Run, usage and write all ask, and placing a large network takes seconds.
+        return once(program, "placement", lambda: place(program.payload, program.device))
 
     def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
         """Run what the program holds on the integer engine."""
         from snn_deploy.engine.fixed import FixedEngine
 
-        assert program.qnet is not None
-        decoded = decode(program.payload, program.qnet)
-        trace = FixedEngine(decoded).run(x, record)
+        qnet = program.qnet
+        assert qnet is not None
+        engine = once(program, "engine", lambda: FixedEngine(decode(program.payload, qnet)))
+        trace = engine.run(x, record)
         return replace(trace, events=self.events(program, trace))
 
     def events(self, program: Program, trace: Trace) -> Events:
         """Return synops, updates and spikes, and packets and hops by the placement."""
-        from snn_deploy.engine.count import Counter
-
         loihi: LoihiProgram = program.payload
-        events = Counter(program.real, program.qnet).count(trace)
+        events = operations(program, trace)
         mapping = self.mapping(program)
         counts: dict[tuple[str, str], int] = {}
         crossed = 0
