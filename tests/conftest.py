@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from snn_deploy.backends.loihi import environment
+from tests.requirements import require_tool
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -31,3 +34,12 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_bytes().decode()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def lava() -> environment.LavaEnvironment:
+    """Return Lava's environment; without one the test is skipped, or fails where it is demanded."""
+    found = environment.find()
+    require_tool("lava", found is not None, f"run: {environment.SETUP_COMMAND}")
+    assert found is not None
+    return found

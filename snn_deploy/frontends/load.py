@@ -146,9 +146,12 @@ def _state_dict(path: Path, options: LoadOptions, content: object) -> Network:
             used=f"{len(content)} tensors: {', '.join(list(content)[:4])}, ...",
             hint="name the module that it belongs to: --arch FILE.py:FACTORY",
         )
-    from snn_deploy.frontends.state import ticket_from_state
+    from snn_deploy.frontends.state import module_with_example, ticket_from_state
 
-    module, example = (options.resolve or _from_file)(options.arch, content, options.input_shape)
+    if options.resolve is None:
+        module, example = module_with_example(options.arch, options.input_shape)
+    else:
+        module, example = options.resolve(options.arch, content, options.input_shape)
     ticket = ticket_from_state(
         content,
         module,
@@ -159,22 +162,3 @@ def _state_dict(path: Path, options: LoadOptions, content: object) -> Network:
         source=Source(path=str(path), sha256=sha256_file(path), format="state_dict"),
     )
     return _agreeing(network_of(ticket), options.nir, path)
-
-
-def _from_file(
-    arch: str, state: Mapping[str, Any], input_shape: tuple[int, ...] | None
-) -> tuple[Any, Any]:
-    import torch
-
-    from snn_deploy.frontends.state import module_from_file
-
-    module, example = module_from_file(arch)
-    if input_shape is not None:
-        example = torch.zeros(1, *input_shape)
-    if example is None:
-        raise UsageError(
-            "the factory gives no example input, so shapes are not known",
-            where=arch,
-            hint="return (module, example_input) from the factory, one step with a batch of 1",
-        )
-    return module, example

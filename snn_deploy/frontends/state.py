@@ -301,3 +301,23 @@ def _json(meta: dict[str, Any]) -> dict[str, Any]:
             f"meta is not JSON: {err}", hint="numbers, strings, lists and dicts; no tensors"
         ) from err
     return plain
+
+
+def module_with_example(
+    spec: str, input_shape: tuple[int, ...] | None = None
+) -> tuple[nn.Module, Tensor]:
+    """Return the module of ``file.py:factory`` and an example of one step's input, batch first.
+
+    input_shape: of one sample, in place of the factory's example. Raises UsageError where
+    neither tells, and what ``module_from_file`` raises.
+    """
+    module, example = module_from_file(spec)
+    if input_shape is not None:
+        example = torch.zeros(1, *input_shape)
+    if example is None:
+        raise UsageError(
+            "the shape of one input sample is not known",
+            where=spec,
+            hint="let the factory return (module, example_input), or pass --input-shape C,H,W",
+        )
+    return module, example

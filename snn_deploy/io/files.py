@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import InputError, OutputError
+from snn_deploy.errors import InputError, OutputError
 
 PathLike = str | os.PathLike[str]
 

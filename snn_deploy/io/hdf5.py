@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..errors import InputError, SnnDeployError
-from ..ir.arrays import Array, adopt
-from . import tensors
-from .files import PathLike, check_size, open_regular
-from .hdf5_audit import Audit
-from .hdf5_heap import check_heaps, check_superblock
-from .signatures import describe
+from snn_deploy.errors import InputError, SnnDeployError
+from snn_deploy.io import tensors
+from snn_deploy.io.files import PathLike, check_size, open_regular
+from snn_deploy.io.hdf5_audit import Audit
+from snn_deploy.io.hdf5_heap import check_heaps, check_superblock
+from snn_deploy.io.signatures import describe
+from snn_deploy.ir.arrays import Array, adopt
 
 if TYPE_CHECKING:
     import h5py

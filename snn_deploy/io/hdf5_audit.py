@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from ..errors import InputError
-from . import hdf5_chunks
+from snn_deploy.errors import InputError
+from snn_deploy.io import hdf5_chunks
 
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 16

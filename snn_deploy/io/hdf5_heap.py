@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ..errors import InputError
+from snn_deploy.errors import InputError
 
 MAX_HEAP_OBJECTS = 200_000
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import InputError, UsageError
-from ..ir.arrays import Array
-from .files import PathLike, hash_open_file, open_regular
-from .npz import array_names, open_npz, read_array, save_npz
+from snn_deploy.errors import InputError, UsageError
+from snn_deploy.io.files import PathLike, hash_open_file, open_regular
+from snn_deploy.io.npz import array_names, open_npz, read_array, save_npz
+from snn_deploy.ir.arrays import Array
 
 if TYPE_CHECKING:
-    from ..ir.network import Coding
+    from snn_deploy.ir.network import Coding
 
 __all__ = ["InputData", "encode", "read_inputs", "save_npz"]
 

@@ -11,12 +11,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError, OutputError
-from ..ir.arrays import Array, adopt
-from . import tensors
-from .files import PathLike, atomic_write
-from .signatures import describe
-from .zip_records import ZipRecords
+from snn_deploy.errors import InputError, OutputError
+from snn_deploy.io import tensors
+from snn_deploy.io.files import PathLike, atomic_write
+from snn_deploy.io.signatures import describe
+from snn_deploy.io.zip_records import ZipRecords
+from snn_deploy.ir.arrays import Array, adopt
 
 MAX_HEADER_BYTES = 10_000
 _FIELD = r"'(?:descr|fortran_order|shape)'\s*:\s*(?:'[^']*'|True|False|\([\d\s,L]*\))"

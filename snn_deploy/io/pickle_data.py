@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import InputError, SnnDeployError
+from snn_deploy.errors import InputError, SnnDeployError
 
 MAX_OPCODES = 1_000_000
 MAX_OBJECTS = 200_000

@@ -8,12 +8,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import InputError, UnsupportedError
-from ..ir.arrays import Array, adopt
-from . import tensors
-from .files import PathLike, check_size, open_regular
-from .pickle_data import is_count
-from .signatures import describe
+from snn_deploy.errors import InputError, UnsupportedError
+from snn_deploy.io import tensors
+from snn_deploy.io.files import PathLike, check_size, open_regular
+from snn_deploy.io.pickle_data import is_count
+from snn_deploy.io.signatures import describe
+from snn_deploy.ir.arrays import Array, adopt
 
 # Tens of thousands of tensors; parsed JSON can take 30 times its size in memory.
 MAX_HEADER_BYTES = 4 * 2**20

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..ir.arrays import Array
+from snn_deploy.errors import InputError
+from snn_deploy.ir.arrays import Array
 
 MAX_DIMS = 32
 _MAX_BYTES = 2**62

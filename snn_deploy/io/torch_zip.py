@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..errors import InputError, UnsupportedError
-from ..ir.arrays import Array, adopt
-from . import tensors
-from .files import PathLike, open_regular
-from .pickle_data import Global, PickleData, check_tree, is_count
-from .signatures import describe
-from .zip_records import STORED, ZipRecords
+from snn_deploy.errors import InputError, UnsupportedError
+from snn_deploy.io import tensors
+from snn_deploy.io.files import PathLike, open_regular
+from snn_deploy.io.pickle_data import Global, PickleData, check_tree, is_count
+from snn_deploy.io.signatures import describe
+from snn_deploy.io.zip_records import STORED, ZipRecords
+from snn_deploy.ir.arrays import Array, adopt
 
 MAX_PICKLE_BYTES = 8 * 2**20
 # Views may repeat values (tied weights, expand); more than this is a bomb.

@@ -12,8 +12,8 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..errors import InputError
-from .files import check_size
+from snn_deploy.errors import InputError
+from snn_deploy.io.files import check_size
 
 STORED, DEFLATED = 0, 8
 MAX_DIRECTORY_BYTES = 16 * 2**20

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_deploy.errors import InputError, UsageError
-from snn_deploy.frontends.state import module_from_file
+from snn_deploy.frontends.state import module_with_example
 from snn_deploy.tickets import models
 
 
@@ -34,16 +34,7 @@ def module_from_arch(
             f"unknown architecture {spec!r}",
             hint=f"{', '.join(models.ARCHITECTURES)}, or FILE.py:FACTORY",
         )
-    module, example = module_from_file(spec)
-    if input_shape is not None:
-        example = torch.zeros(1, *input_shape)
-    if example is None:
-        raise UsageError(
-            "the shape of one input sample is not known",
-            where=spec,
-            hint="let the factory return (module, example_input), or pass --input-shape C,H,W",
-        )
-    return module, example
+    return module_with_example(spec, input_shape)
 
 
 def _built_in(

@@ -6,10 +6,8 @@ import json
 
 import pytest
 
-from snn_deploy.backends.loihi import environment
 from snn_deploy.cli import train_command
 from tests.cli.helpers import run_cli
-from tests.requirements import require_tool
 
 
 @pytest.fixture
@@ -20,11 +18,6 @@ def short_training(monkeypatch):
         return whole({**options, "limit": 200, "epochs": 4, "rounds": 1, "steps": 6})
 
     monkeypatch.setattr(train_command, "trainer", trainer)
-
-
-@pytest.fixture
-def lava():
-    require_tool("lava", environment.find() is not None, f"run: {environment.SETUP_COMMAND}")
 
 
 def test_it_takes_a_ticket_to_every_target(tmp_path, monkeypatch, short_training, lava):

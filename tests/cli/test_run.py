@@ -7,9 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from snn_deploy.backends.loihi import environment
 from tests.cli.helpers import run_cli
-from tests.requirements import require_tool
 
 TARGETS = ["cpu", "loihi", "fpga"]
 
@@ -18,11 +16,6 @@ def result(*arguments):
     ran = run_cli("run", *arguments, "--json", "-")
     assert ran.code == 0, ran.err
     return ran.json["result"]
-
-
-@pytest.fixture
-def lava():
-    require_tool("lava", environment.find() is not None, f"run: {environment.SETUP_COMMAND}")
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -14,12 +14,6 @@ from snn_deploy.backends.loihi import environment
 from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.ir.arrays import adopt
 from tests.cli.helpers import run_cli
-from tests.requirements import require_tool
-
-
-@pytest.fixture
-def lava():
-    require_tool("lava", environment.find() is not None, f"run: {environment.SETUP_COMMAND}")
 
 
 @pytest.mark.parametrize("model", ["mlp", "conv"])

@@ -21,19 +21,10 @@ from snn_deploy.backends.loihi import environment, process
 from snn_deploy.backends.loihi.job import DenseJob, JobInput, JobPopulation, LavaJob
 from snn_deploy.backends.loihi.process import run_job, run_unchecked
 from snn_deploy.errors import ExternalToolError, OutputError
-from tests.requirements import require_tool
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and /dev/shm")
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def lava() -> environment.LavaEnvironment:
-    found = environment.find()
-    require_tool("lava", found is not None, f"run: {environment.SETUP_COMMAND}")
-    assert found is not None
-    return found
 
 
 @pytest.fixture

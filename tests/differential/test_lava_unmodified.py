@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
 from snn_deploy.ir import Coding
 from snn_deploy.passes.pipeline import fold
 from tests.builders import conv_net, spikes
-from tests.requirements import require_tool
 
 
 def python_310() -> Path | None:
@@ -42,10 +40,8 @@ def python_310() -> Path | None:
 
 
 @pytest.mark.slow
-def test_the_patched_lava_computes_what_the_unmodified_one_does(monkeypatch):
-    patched = environment.find()
-    require_tool("lava", patched is not None, f"run: {environment.SETUP_COMMAND}")
-    if sys.version_info < (3, 11) or patched.versions["python"].startswith("3.10"):
+def test_the_patched_lava_computes_what_the_unmodified_one_does(lava, monkeypatch):
+    if lava.versions["python"].startswith("3.10"):
         pytest.skip("the environment at hand is the unmodified one")
     base = python_310()
     if base is None:
@@ -60,7 +56,7 @@ def test_the_patched_lava_computes_what_the_unmodified_one_does(monkeypatch):
     program = prepare(network, target, Options())
     x = spikes(rng, 4, 8, network.input_population.shape, 0.4)
     job = job_of(program.payload, x)
-    results = [run_job(job, timeout_s=300, environment=e) for e in (patched, unmodified)]
+    results = [run_job(job, timeout_s=300, environment=e) for e in (lava, unmodified)]
     fired = 0
     for name, first in results[0].recordings.items():
         second = results[1].recordings[name]

@@ -10,17 +10,8 @@ import pytest
 from snn_deploy.backends.loihi import environment
 from snn_deploy.backends.loihi.job import ConvJob, DenseJob, JobInput, JobPopulation, LavaJob
 from snn_deploy.backends.loihi.process import JobResult, run_job
-from tests.requirements import require_tool
 
 LIMIT_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def lava() -> environment.LavaEnvironment:
-    found = environment.find()
-    require_tool("lava", found is not None, f"run: {environment.SETUP_COMMAND}")
-    assert found is not None
-    return found
 
 
 # The model: plain Python integers, no pipeline, one neuron at a time.

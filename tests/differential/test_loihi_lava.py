@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from snn_deploy.backends.base import Options
-from snn_deploy.backends.loihi import environment
 from snn_deploy.backends.loihi.oracle import LavaOracle
 from snn_deploy.backends.loihi.program import LoihiProgram
 from snn_deploy.backends.loihi.target import LoihiTarget
@@ -31,15 +30,6 @@ from tests.builders import (
     row,
     spikes,
 )
-from tests.requirements import require_tool
-
-
-@pytest.fixture(scope="module")
-def lava() -> environment.LavaEnvironment:
-    found = environment.find()
-    require_tool("lava", found is not None, f"run: {environment.SETUP_COMMAND}")
-    assert found is not None
-    return found
 
 
 def real(rng, *shape, density=0.8):

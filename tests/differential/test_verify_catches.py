@@ -9,7 +9,6 @@ import pytest
 
 from snn_deploy.backends.cpu.norse_oracle import NorseOracle
 from snn_deploy.backends.cpu.target import CpuTarget
-from snn_deploy.backends.loihi import environment
 from snn_deploy.backends.loihi.oracle import LavaOracle
 from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
@@ -19,15 +18,6 @@ from snn_deploy.errors import MismatchError, UnsupportedError
 from snn_deploy.ir import Dense, Network, Relay
 from snn_deploy.ir.synapses import bias_of, weights_of, with_weights
 from tests.builders import grid, lif, network, population, projection, row, spikes
-from tests.requirements import require_tool
-
-
-@pytest.fixture(scope="module")
-def lava() -> environment.LavaEnvironment:
-    found = environment.find()
-    require_tool("lava", found is not None, f"run: {environment.SETUP_COMMAND}")
-    assert found is not None
-    return found
 
 
 def net_and_input() -> tuple[Network, np.ndarray]:
