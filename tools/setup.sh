@@ -60,6 +60,14 @@ install() {
     printf '%s' "$wanted" >".venv/installed-$extra"
 }
 
+# sinabs pins an older nir and a chip's driver, and needs neither for its layers.
+install_sinabs() {
+    if .venv/bin/python -c 'import sinabs.layers' >/dev/null 2>&1; then return; fi
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+        -c constraints.txt sinabs ||
+        fail "pip could not install sinabs" "see pip's message above"
+}
+
 setup_lava() {
     .venv/bin/snn-deploy setup loihi >&2
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_deploy.engine.loop import Loop, Record
+from snn_deploy.engine.loop import Inputs, Loop, Record
 from snn_deploy.engine.operators import Operator, chain_bias
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, per_neuron
@@ -28,7 +28,7 @@ class _FloatCell:
         self._current_state = step.has_current
         self.variables: tuple[str, ...] = ("u", "v") if step.has_current else ("v",)
         self._u = np.zeros((samples, population.size))
-        self._v = np.zeros((samples, population.size))
+        self._v = np.tile(row(step.v_init), (samples, 1))
 
     def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
         drive = current + self._bias
@@ -50,7 +50,11 @@ class _FloatCell:
 
 
 class EventEngine:
-    """Runs a folded Network in float64. x: (samples, steps, *input shape), binary or analogue."""
+    """Runs a folded Network in float64.
+
+    x: (samples, steps, *input shape), binary or analogue; one array per input name where the
+    network has several.
+    """
 
     def __init__(self, network: Network) -> None:
         biases: dict[str, Array | float] = {}
@@ -64,6 +68,6 @@ class EventEngine:
 
         self._loop = Loop(network, make)
 
-    def run(self, x: Array, record: Record = "output") -> Trace:
+    def run(self, x: Inputs, record: Record = "output") -> Trace:
         """Return the trace of a batch; every sample starts from the initial state."""
         return self._loop.run(x, record)

@@ -16,6 +16,7 @@ from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network
 from snn_deploy.ir.schedule import schedule
+from snn_deploy.ir.synapses import Shape
 from snn_deploy.ir.trace import Trace
 
 Record = Literal["output", "spikes", "states"]
@@ -41,9 +42,34 @@ class Cell(Protocol):
 CellFactory = Callable[[str, int], Cell]
 
 
-def check_input(network: Network, x: Array) -> Array:
-    """Return x as (samples, steps, n); InputError where its shape is not the network's."""
-    shape = network.input_population.shape
+Inputs = Array | Mapping[str, Array]
+
+
+def check_input(network: Network, x: Inputs) -> dict[str, Array]:
+    """Return each input population's values as (samples, steps, n).
+
+    x: (samples, steps, *shape), or one such array per input name where there are several. Raises
+    InputError where a shape is not the network's, or samples and steps differ.
+    """
+    if not isinstance(x, Mapping):
+        return {network.inputs[0]: _flat(x, network.input_population.shape)}
+    if sorted(x) != sorted(network.inputs):
+        raise InputError(
+            "the arrays are not those of the network's inputs",
+            used=f"{', '.join(sorted(x))}; the network has {', '.join(network.inputs)}",
+            hint="give one array per input, under the input's name",
+        )
+    flat = {name: _flat(x[name], network.shapes[name]) for name in network.inputs}
+    if len({values.shape[:2] for values in flat.values()}) > 1:
+        raise InputError(
+            "the inputs have different numbers of samples or steps",
+            used=", ".join(f"{name} {values.shape[:2]}" for name, values in flat.items()),
+            hint="cut all inputs to the same samples and steps",
+        )
+    return flat
+
+
+def _flat(x: Array, shape: Shape) -> Array:
     if x.ndim != len(shape) + 2 or tuple(x.shape[2:]) != shape:
         raise InputError(
             f"input has shape {tuple(x.shape)}, the network takes (samples, steps, "
@@ -62,7 +88,6 @@ class Loop:
     """A network made ready once; ``run`` it on many batches."""
 
     def __init__(self, network: Network, make_cell: CellFactory) -> None:
-        _ = network.output_population  # a trace has one output: several are refused here
         self.network = network
         self.make_cell = make_cell
         self.plan = schedule(network)
@@ -73,18 +98,19 @@ class Loop:
             self.operators[projection.name] = [(d + late, Operator(m)) for d, m in parts]
         self._recurrent = any(self.plan.feedback.values())
 
-    def run(self, x: Array, record: Record = "output") -> Trace:
-        """Run samples (samples, steps, *input shape) from their initial state; returns a Trace."""
+    def run(self, x: Inputs, record: Record = "output") -> Trace:
+        """Run samples (see check_input) from their initial state; returns a Trace."""
         values = check_input(self.network, x)
         simulate = self._stepwise if self._recurrent else self._layerwise
         return simulate(values, record)
 
-    def _layerwise(self, x: Array, record: Record) -> Trace:
-        samples, steps, _ = x.shape
+    def _layerwise(self, x: dict[str, Array], record: Record) -> Trace:
+        samples, steps, _ = next(iter(x.values())).shape
         book = _Book(self.network, samples, steps, record)
-        values: dict[str, Array] = {self.network.inputs[0]: x}
+        values: dict[str, Array] = dict(x)
         left = {p.name: len(self.network.out_of(p.name)) for p in self.network.populations}
-        book.keep(self.network.inputs[0], x)
+        for name, given in x.items():
+            book.keep(name, given)
         for name in self.plan.order:
             if name in self.network.inputs:
                 continue
@@ -111,14 +137,14 @@ class Loop:
                     del values[projection.pre]
         return book.trace()
 
-    def _stepwise(self, x: Array, record: Record) -> Trace:
-        samples, steps, _ = x.shape
+    def _stepwise(self, x: dict[str, Array], record: Record) -> Trace:
+        samples, steps, _ = next(iter(x.values())).shape
         book = _Book(self.network, samples, steps, record)
         values: dict[str, Array] = {
             p.name: np.zeros((samples, steps, p.size), _dtype(self.network, p.name))
             for p in self.network.populations
         }
-        values[self.network.inputs[0]] = x
+        values.update(x)
         cells = {p.name: self.make_cell(p.name, samples) for p in self.network.computing()}
         for t in range(steps):
             for name in self.plan.order:
@@ -159,7 +185,7 @@ class _Book:
         self.spikes: dict[str, Array] = {}
         self.counts: dict[str, Array] = {}
         self.states: dict[str, dict[str, Array]] = {}
-        self.output: Array | None = None
+        self.outputs: dict[str, Array] = {}
         self.membrane = network.readout.kind in MEMBRANE_READOUTS
 
     def note(self, name: str, t: int, cell: Cell) -> None:
@@ -180,14 +206,15 @@ class _Book:
         self.counts[name] = np.count_nonzero(values, axis=(0, 1)).astype(np.int64)
         if self.record != "output":
             self.spikes[name] = values
-        if name == self.network.outputs[0] and not self.membrane:
-            self.output = values
+        if name in self.network.outputs and not self.membrane:
+            self.outputs[name] = values
 
     def trace(self) -> Trace:
-        output = self.output
+        read = self.outputs
         if self.membrane:
-            output = self.states[self.network.outputs[0]]["v"]
-        assert output is not None
+            read = {name: self.states[name]["v"] for name in self.network.outputs}
+        several = [read[name] for name in self.network.outputs]
+        output = several[0] if len(several) == 1 else np.concatenate(several, axis=2)
         shapes: Mapping[str, tuple[int, ...]] = self.network.shapes
         lead = (self.samples, self.steps)
         states = self.states if self.record == "states" else {}

@@ -6,8 +6,11 @@ they are tested against it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from snn_deploy.engine.loop import Inputs
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, Projection, per_neuron
 from snn_deploy.ir.schedule import schedule
@@ -20,6 +23,7 @@ from snn_deploy.ir.synapses import (
     Diagonal,
     Identity,
     Pool2d,
+    Shape,
     Synapse,
 )
 
@@ -79,32 +83,55 @@ def _pool(pool: Pool2d, x: Array) -> Array:
     return out / (pool.kernel[0] * pool.kernel[1]) if pool.kind == "avg" else out
 
 
-def _arriving(
-    projection: Projection, values: list[Array], late: int, shape: tuple[int, ...]
-) -> Array:
-    """Return the input of a projection at this step; values[-1] is the newest."""
-    assert np.ndim(projection.delay_steps) == 0, "one delay for all synapses of a projection"
-    delay = int(projection.delay_steps) + late
-    return values[-1 - delay] if delay < len(values) else np.zeros(shape)
+def _current(projection: Projection, values: list[Array], late: int, shape: Shape) -> Array:
+    """Return what a projection adds at this step, flat; values[-1] is the newest."""
+
+    def through(delay: int) -> Array:
+        value = values[-1 - delay] if delay < len(values) else np.zeros(shape)
+        for synapse in projection.synapses:
+            value = apply(synapse, value)
+        return value.reshape(-1)
+
+    if np.ndim(projection.delay_steps) == 0:
+        return through(int(projection.delay_steps) + late)
+    # A delay per synapse: one column of the chain's matrix after the other.
+    zero = np.zeros(shape)
+    constant = zero
+    for synapse in projection.synapses:
+        constant = apply(synapse, constant)
+    total = constant = constant.reshape(-1)
+    for pre in range(zero.size):
+        unit = zero.copy()
+        unit.flat[pre] = 1.0
+        for synapse in projection.synapses:
+            unit = apply(synapse, unit)
+        delays = np.asarray(projection.delay_steps)[:, pre] + late
+        sent = [values[-1 - d].flat[pre] if d < len(values) else 0.0 for d in delays]
+        total = total + (unit.reshape(-1) - constant) * np.array(sent)
+    return total
 
 
-def run_reference(network: Network, x: Array) -> dict[str, dict[str, Array]]:
+def run_reference(network: Network, x: Inputs) -> dict[str, dict[str, Array]]:
     """Return, for one sample (steps, *input shape), population -> {"z", "v", "u"} over steps.
 
-    "z" holds spikes, or the value of a population that never spikes; projections with one delay
-    for all synapses only.
+    x: one array per input name where there are several. "z" holds spikes, or the value of a
+    population that never spikes.
     """
+    given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
     plan = schedule(network)
     history: dict[str, list[Array]] = {p.name: [] for p in network.populations}
-    states = {p.name: {"u": np.zeros(p.size), "v": np.zeros(p.size)} for p in network.populations}
+    states = {
+        p.name: {"u": np.zeros(p.size), "v": per_neuron(network.step_of(p.name).v_init, p.shape)}
+        for p in network.populations
+    }
     traces: dict[str, dict[str, list[Array]]] = {
         p.name: {"z": [], "u": [], "v": []} for p in network.computing()
     }
-    for t in range(len(x)):
+    for t in range(len(next(iter(given.values())))):
         for name in plan.order:
             population = network.population(name)
             if name in network.inputs:
-                history[name].append(np.asarray(x[t], np.float64))
+                history[name].append(np.asarray(given[name][t], np.float64))
                 continue
             current = np.zeros(population.size)
             for projection in network.into(name):
@@ -113,10 +140,7 @@ def run_reference(network: Network, x: Array) -> dict[str, dict[str, Array]]:
                 # A feedback source has not been evaluated in this step yet.
                 newest = past if len(past) == t + 1 else [*past, np.zeros(())]
                 shape = network.population(projection.pre).shape
-                value = _arriving(projection, newest, late, shape)
-                for synapse in projection.synapses:
-                    value = apply(synapse, value)
-                current += value.reshape(-1)
+                current += _current(projection, newest, late, shape)
             z = _advance(network, name, states[name], current)
             history[name].append(z.reshape(population.shape))
             for key, value in (("z", z), ("u", states[name]["u"]), ("v", states[name]["v"])):

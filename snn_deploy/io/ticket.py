@@ -314,7 +314,7 @@ def _neuron(op: str, fields: _Fields) -> Any:
                 if given not in allowed:
                     raise InputError(f"{key} is {given!r}", hint=" or ".join(allowed))
                 values[key] = given
-        elif not (key == "reset_amount" and given is None):
+        elif not (key in ("reset_amount", "v_init") and given is None):
             values[key] = fields.array(key)
     return cls(**values)
 

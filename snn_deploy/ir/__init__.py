@@ -4,6 +4,7 @@ from snn_deploy.ir.check import check
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import (
     Coding,
+    Grid,
     Network,
     Population,
     Projection,
@@ -53,6 +54,7 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Events",
+    "Grid",
     "Identity",
     "Integrator",
     "Network",

@@ -119,12 +119,26 @@ class Source:
     format: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The integers that a file was made for: they hold as they are in that arithmetic.
+
+    arithmetic: its name. scale: weight units per real unit; shift: left shift of summed weights
+    into the state, both of every population.
+    """
+
+    arithmetic: str
+    scale: float
+    shift: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Network:
     """A spiking network. populations and projections keep the order of their file.
 
     inputs and outputs are population names; inputs are Relay populations. feedback: pairs
-    (pre, post) that take one step although the distance rule would not say so.
+    (pre, post) that take one step although the distance rule would not say so. grid: set where
+    the file held integers.
     """
 
     populations: tuple[Population, ...]
@@ -135,6 +149,7 @@ class Network:
     readout: Readout = field(default_factory=Readout)
     coding: Coding = field(default_factory=Coding)
     feedback: tuple[tuple[str, str], ...] = ()
+    grid: Grid | None = None
     source: Source = field(default_factory=Source)
 
     def __eq__(self, other: object) -> bool:

@@ -7,8 +7,9 @@ Forward Euler with step ``dt`` turns each type into
     z_t = v_t > threshold                      (strict)
     v_t := v_reset  or  v_t - reset_amount     where z_t
 
-so engines and quantizers see :class:`Step` and nothing else. Parameters are float64 scalars
-or arrays of the population's shape. The equations are those of the NIR primitives.
+from v = v_init and u = 0 before step 0, so engines and quantizers see :class:`Step` and nothing
+else. Parameters are float64 scalars or arrays of the population's shape. The equations are those
+of the NIR primitives.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Step:
     reset: Literal["value", "subtract", "none"]
     v_reset: Array
     reset_amount: Array
+    v_init: Array
     has_current: bool
 
 
@@ -55,6 +57,7 @@ def _step(
     reset: Literal["value", "subtract", "none"] = "none",
     v_reset: Array | float = 0.0,
     reset_amount: Array | float = 0.0,
+    v_init: Array | None = None,
     has_current: bool = False,
 ) -> Step:
     return Step(
@@ -67,6 +70,7 @@ def _step(
         reset=reset,
         v_reset=frozen(v_reset, np.float64),
         reset_amount=frozen(reset_amount, np.float64),
+        v_init=frozen(0.0 if v_init is None else v_init, np.float64),
         has_current=has_current,
     )
 
@@ -102,6 +106,7 @@ class _Parameters:
 
 
 class _Firing(TypedDict):
+    v_init: Array | None
     threshold: Array
     reset: ResetKind
     v_reset: Array
@@ -111,6 +116,7 @@ class _Firing(TypedDict):
 def _firing(neuron: LIF | IF | CubaLIF) -> _Firing:
     amount = neuron.v_threshold if neuron.reset_amount is None else neuron.reset_amount
     return {
+        "v_init": neuron.v_init,
         "threshold": neuron.v_threshold,
         "reset": neuron.reset,
         "v_reset": neuron.v_reset,
@@ -123,7 +129,7 @@ class LIF(_Parameters):
     """Leaky integrate-and-fire: ``tau v' = (v_leak - v) + r I``.
 
     tau_s: seconds, > 0. reset: "value" (v := v_reset) or "subtract" (v := v - reset_amount,
-    by default the threshold).
+    by default the threshold). v_init: the membrane before step 0, None for 0 (all types).
     """
 
     tau_s: Array
@@ -133,6 +139,7 @@ class LIF(_Parameters):
     v_reset: Array
     reset: ResetKind = "value"
     reset_amount: Array | None = None
+    v_init: Array | None = None
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
@@ -150,6 +157,7 @@ class IF(_Parameters):
     r_unit: Literal["physical", "per-step"] = "per-step"
     reset: ResetKind = "value"
     reset_amount: Array | None = None
+    v_init: Array | None = None
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
@@ -170,6 +178,7 @@ class CubaLIF(_Parameters):
     w_in: Array
     reset: ResetKind = "value"
     reset_amount: Array | None = None
+    v_init: Array | None = None
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
@@ -192,11 +201,12 @@ class LI(_Parameters):
     tau_s: Array
     r: Array
     v_leak: Array
+    v_init: Array | None = None
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
         a = dt_s / self.tau_s
-        return _step(keep_v=1.0 - a, gain_v=a * self.r, offset=a * self.v_leak)
+        return _step(keep_v=1.0 - a, gain_v=a * self.r, offset=a * self.v_leak, v_init=self.v_init)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -208,6 +218,7 @@ class CubaLI(_Parameters):
     r: Array
     v_leak: Array
     w_in: Array
+    v_init: Array | None = None
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
@@ -218,6 +229,7 @@ class CubaLI(_Parameters):
             keep_v=1.0 - b,
             gain_v=b * self.r,
             offset=b * self.v_leak,
+            v_init=self.v_init,
             has_current=True,
         )
 
@@ -227,10 +239,11 @@ class Integrator(_Parameters):
     """Pure integrator, never spikes: ``v' = r I``."""
 
     r: Array
+    v_init: Array | None = None
 
     def step(self, dt_s: float) -> Step:
         """Return the Euler coefficients for a step of ``dt_s`` seconds."""
-        return _step(keep_v=1.0, gain_v=dt_s * self.r)
+        return _step(keep_v=1.0, gain_v=dt_s * self.r, v_init=self.v_init)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,12 +14,13 @@ class Trace:
     """What a run of a batch of samples left behind.
 
     output: the readout's values of the output population, (samples, steps, n): spikes, or the
-    membrane for a membrane readout. counts: per population, int64 (n,), spikes summed over
-    samples and steps. spikes: per population uint8 (samples, steps, *shape), where recorded
-    (analogue values of a Relay as float64). states: population -> variable ("v" after reset,
-    "u") -> (samples, steps, *shape), where recorded. timing: per sample figures by name
-    ("cycles"). samples and steps: what ran. overflows: integer states that were "saturated" at the
-    end of their range or "wrapped" around it; empty for floats and where nobody watched.
+    membrane for a membrane readout; several outputs stand side by side in their order. counts: per
+    population, int64 (n,), spikes summed over samples and steps. spikes: per population uint8
+    (samples, steps, *shape), where recorded (analogue values of a Relay as float64). states:
+    population -> variable ("v" after reset, "u") -> (samples, steps, *shape), where recorded.
+    timing: per sample figures by name ("cycles"). samples and steps: what ran. overflows: integer
+    states that were "saturated" at the end of their range or "wrapped" around it; empty for floats
+    and where nobody watched.
     """
 
     output: Array

@@ -175,6 +175,13 @@ def _check_form(
             used=f"v_reset {float(np.max(np.abs(step.v_reset))):g}",
             hint="train with v_reset=0",
         )
+    if bool(np.any(step.v_init != 0)):
+        raise UnsupportedError(
+            f"{arithmetic.name} starts every membrane at 0",
+            where=where,
+            used=f"v_init {float(np.max(np.abs(step.v_init))):g}",
+            hint="train or convert from v = 0, or run it with --target cpu in float",
+        )
     for projection in network.into(population.name):
         pre = projection.pre
         if pre not in network.inputs and network.step_of(pre).threshold is None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from snn_deploy import units
 from snn_deploy.backends.base import Program
-from snn_deploy.backends.verify import Comparison, Fidelity, Verdict
+from snn_deploy.backends.verify import Fidelity, Verdict
+from snn_deploy.engine.compare import Comparison
 from snn_deploy.report.model import Item, Report, Section, Text
 from snn_deploy.report.network import network_facts, network_text
 

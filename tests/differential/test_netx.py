@@ -13,7 +13,8 @@ from snn_deploy.backends.loihi import environment, netx_job, netx_oracle
 from snn_deploy.backends.loihi.netx_oracle import NetxOracle
 from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
-from snn_deploy.backends.verify import Comparison, compare, verify
+from snn_deploy.backends.verify import verify
+from snn_deploy.engine.compare import Comparison, compare
 from snn_deploy.errors import ExternalToolError, UnsupportedError
 from snn_deploy.ir import LIF, Conv2d, Csr, Dense, Network, Pool2d, Readout, Threshold
 from snn_deploy.passes.pipeline import fold

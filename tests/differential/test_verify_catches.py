@@ -12,7 +12,8 @@ from snn_deploy.backends.cpu.target import CpuTarget
 from snn_deploy.backends.loihi.oracle import LavaOracle
 from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
-from snn_deploy.backends.verify import compare, verify
+from snn_deploy.backends.verify import verify
+from snn_deploy.engine.compare import compare
 from snn_deploy.engine.event import EventEngine
 from snn_deploy.errors import MismatchError, UnsupportedError
 from snn_deploy.ir import Dense, Network, Relay
