@@ -164,14 +164,14 @@ class Operator:
 
 
 def split_delays(sparse: csr_array, delay_steps: int | Array) -> list[tuple[int, csr_array]]:
-    """Return (delay, matrix) parts; a per-synapse delay array makes one part per delay."""
+    """Return (delay, matrix) parts; an array of delays makes one part per delay."""
     if isinstance(delay_steps, int) or np.ndim(delay_steps) == 0:
         return [(int(delay_steps), sparse)]
     from scipy.sparse import csr_array
 
     entries = sparse.tocoo()
     rows, columns = entries.coords
-    delays = np.asarray(delay_steps)[rows, columns]
+    delays = np.broadcast_to(delay_steps, sparse.shape)[rows, columns]
     parts = []
     for delay in np.unique(delays):
         keep = delays == delay

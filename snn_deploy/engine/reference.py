@@ -100,13 +100,13 @@ def _current(projection: Projection, values: list[Array], late: int, shape: Shap
     for synapse in projection.synapses:
         constant = apply(synapse, constant)
     total = constant = constant.reshape(-1)
+    each = np.broadcast_to(projection.delay_steps, (total.size, zero.size)) + late
     for pre in range(zero.size):
         unit = zero.copy()
         unit.flat[pre] = 1.0
         for synapse in projection.synapses:
             unit = apply(synapse, unit)
-        delays = np.asarray(projection.delay_steps)[:, pre] + late
-        sent = [values[-1 - d].flat[pre] if d < len(values) else 0.0 for d in delays]
+        sent = [values[-1 - d].flat[pre] if d < len(values) else 0.0 for d in each[:, pre]]
         total = total + (unit.reshape(-1) - constant) * np.array(sent)
     return total
 

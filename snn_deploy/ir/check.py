@@ -137,6 +137,16 @@ def _check_projection(network: Network, projection: Projection, folded: bool) ->
     delay = np.asarray(projection.delay_steps)
     if delay.dtype.kind not in "iu" or bool(np.any(delay < 0)):
         raise InputError("delays are whole steps, 0 or more", where=where)
+    size = (math.prod(post), math.prod(shapes[0]))
+    if delay.ndim and (
+        delay.ndim != 2
+        or any(n not in (1, full) for n, full in zip(delay.shape, size, strict=True))
+    ):
+        raise InputError(
+            f"delays of shape {delay.shape} do not fit (post, pre) = {size}",
+            where=where,
+            hint="give one delay, or one per presynaptic or postsynaptic neuron, or one per pair",
+        )
     if folded:
         for synapse in projection.synapses:
             if isinstance(synapse, BatchNorm) or (

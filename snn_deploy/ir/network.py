@@ -38,8 +38,9 @@ class Population:
 class Projection:
     """A chain of synapse operators from ``pre`` to ``post``.
 
-    delay_steps: extra steps, an int >= 0 or an integer array (post size, pre size).
-    helper: True where a lowering or a pass made it and nothing in it is learned.
+    delay_steps: extra steps, an int >= 0, or integers that broadcast to (post size, pre size),
+    kept in their smallest form: an int, (1, pre), (post, 1) or (post, pre). helper: True where a
+    lowering or a pass made it and nothing in it is learned.
     """
 
     name: str
@@ -49,6 +50,9 @@ class Projection:
     delay_steps: int | Array = 0
     origin: str = ""
     helper: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delay_steps", _smallest(self.delay_steps))
 
     def __eq__(self, other: object) -> bool:
         return same(self, other)
@@ -213,6 +217,21 @@ class Network:
         origins.update({p.name: p.origin for p in self.projections})
         node = origins.get(name) or name
         return f"{self.source.path} -> {node}" if self.source.path else node
+
+
+def _smallest(delay: int | Array) -> int | Array:
+    """Return a delay as an int where all are equal, else without the axes along which they are."""
+    array = np.asarray(delay)
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return delay  # check() refuses it with its place
+    if bool(np.all(array == array.flat[0])):
+        return int(array.flat[0])
+    if array.ndim == 2:
+        if bool(np.all(array == array[:, :1])):
+            array = array[:, :1]
+        elif bool(np.all(array == array[:1])):
+            array = array[:1]
+    return frozen(array, np.int64)
 
 
 def per_neuron(value: Any, shape: Shape) -> Array:

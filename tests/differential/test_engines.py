@@ -128,11 +128,110 @@ def test_input_of_another_shape_is_refused(x, message, hint):
     assert hint is None or hint in caught.value.hint
 
 
-def test_several_outputs_are_refused():
-    net = KINDS["skip"](np.random.default_rng(0))
-    with pytest.raises(InputError, match="2 outputs") as caught:
-        EventEngine(replace(net, outputs=("b", "out")))
-    assert (caught.value.where, caught.value.hint) == ("b, out", "keep one output node")
+def test_several_outputs_stand_side_by_side():
+    rng = np.random.default_rng(0)
+    net = replace(KINDS["skip"](rng), outputs=("b", "out"))
+    x = spikes(rng, 3, 12, (6,))
+    trace = EventEngine(net).run(x, "spikes")
+    assert trace.output.any()
+    np.testing.assert_array_equal(trace.output[..., :5], trace.spikes["b"])
+    np.testing.assert_array_equal(trace.output[..., 5:], trace.spikes["out"])
+
+
+def two_inputs(rng):
+    return network(
+        [
+            population("left", (4,), Relay()),
+            population("right", (2, 3), Relay()),
+            population("out", (5,), lif()),
+        ],
+        [
+            projection("left", "out", Dense(weight=grid(rng, 5, 4))),
+            projection("right", "out", Dense(weight=grid(rng, 5, 6)), delay_steps=1),
+        ],
+        inputs=("left", "right"),
+    )
+
+
+def test_several_inputs_are_given_by_name():
+    rng = np.random.default_rng(1)
+    net = two_inputs(rng)
+    x = {"left": spikes(rng, 3, 12, (4,)), "right": spikes(rng, 3, 12, (2, 3))}
+    trace = EventEngine(net).run(x, "states")
+    for sample in range(3):
+        ours = run_reference(net, {name: values[sample] for name, values in x.items()})
+        assert ours["out"]["z"].any()
+        np.testing.assert_array_equal(trace.spikes["out"][sample], ours["out"]["z"])
+        np.testing.assert_array_equal(trace.states["out"]["v"][sample], ours["out"]["v"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {"left": x["left"]}, "the arrays are not those of the network's inputs"),
+        (lambda x: {**x, "left": x["left"][:1]}, "different numbers of samples or steps"),
+        (lambda x: {**x, "left": x["left"][..., 1:]}, "the network takes"),
+        (lambda x: x["left"], "2 inputs, one is needed here"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(change, message):
+    rng = np.random.default_rng(2)
+    x = {"left": spikes(rng, 2, 4, (4,)), "right": spikes(rng, 2, 4, (2, 3))}
+    with pytest.raises(InputError, match=message) as caught:
+        EventEngine(two_inputs(rng)).run(change(x))
+    assert caught.value.hint
+
+
+def delayed(rng, delay):
+    return network(
+        [population("in", (6,), Relay()), population("out", (4,), lif())],
+        [
+            projection(
+                "in",
+                "out",
+                Dense(weight=grid(rng, 4, 6), bias=grid(rng, 4) / 8),
+                delay_steps=delay,
+            )
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "delay",
+    [np.arange(6)[None] % 4, np.arange(4)[:, None], np.arange(24).reshape(4, 6) % 5],
+    ids=["per source", "per target", "per synapse"],
+)
+def test_delays_of_their_own(delay):
+    rng = np.random.default_rng(6)
+    net = delayed(rng, delay)
+    x = spikes(rng, 2, 14, (6,), 0.7)
+    trace = EventEngine(net).run(x, "states")
+    assert trace.output.any()
+    for sample in range(2):
+        ours = run_reference(net, x[sample])
+        np.testing.assert_array_equal(trace.states["out"]["v"][sample], ours["out"]["v"])
+
+
+def test_delays_keep_their_smallest_form():
+    rng = np.random.default_rng(4)
+    assert delayed(rng, np.full((4, 6), 2)).projections[0].delay_steps == 2
+    for per, shape in ((np.arange(6)[None], (1, 6)), (np.arange(4)[:, None], (4, 1))):
+        made = delayed(rng, np.broadcast_to(per, (4, 6))).projections[0].delay_steps
+        assert made.shape == shape
+    with pytest.raises(InputError, match=r"delays of shape \(3, 1\) do not fit") as caught:
+        delayed(rng, np.arange(3)[:, None])
+    assert "one per presynaptic or postsynaptic neuron" in caught.value.hint
+
+
+def test_membranes_start_where_they_are_told():
+    rng = np.random.default_rng(5)
+    net = mlp(rng, 6, 5, 4, neuron=lif(8, v_init=0.375))
+    x = spikes(rng, 3, 10, (6,))
+    trace = EventEngine(net).run(x, "states")
+    ours = run_reference(net, x[0])
+    np.testing.assert_array_equal(trace.states["n2"]["v"][0], ours["n2"]["v"])
+    at_rest = EventEngine(mlp(np.random.default_rng(5), 6, 5, 4, neuron=lif(8)))
+    assert np.any(at_rest.run(x, "states").states["n1"]["v"] != trace.states["n1"]["v"])
 
 
 # norse: the same network through another framework's equations and torch's layers.
