@@ -6,7 +6,6 @@ asked for where neither says it: dt, the reset kind, and what an IF's ``r`` mean
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,32 +15,24 @@ from typing import Any, Literal
 import numpy as np
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
-from snn_deploy.io.graph import (
-    DelaySteps,
-    Flatten,
-    Naming,
-    Node,
-    OpGraph,
-    as_pair,
-    build,
-    order_populations,
-    order_projections,
-)
-from snn_deploy.io.nir_write import METADATA_KEY, METADATA_SCHEMA
+from snn_deploy.io.build import build, order_populations, order_projections
+from snn_deploy.io.graph import DelaySteps, Flatten, Naming, Node, OpGraph, Port, as_pair
+from snn_deploy.io.nir_file import PORT, FlatGraph, load
 from snn_deploy.io.ticket import coding_of, padding_of, readout_of, shape_of
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.network import Coding, Network, Readout, Source
+from snn_deploy.ir.network import Coding, Grid, Network, Readout, Source
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator, Threshold
 from snn_deploy.ir.synapses import Conv1d, Conv2d, Dense, Diagonal, Pool2d, Shape
 
 _NODE_FIELDS: dict[str, tuple[str, ...]] = {
     "Input": ("shape",),
     "Output": ("shape",),
+    PORT: ("shape",),
     "Affine": ("weight", "bias"),
     "Linear": ("weight",),
     "Scale": ("scale",),
-    "Conv1d": ("weight", "bias", "stride", "padding", "dilation", "groups"),
-    "Conv2d": ("weight", "bias", "stride", "padding", "dilation", "groups"),
+    "Conv1d": ("weight", "stride", "padding", "dilation", "groups"),
+    "Conv2d": ("weight", "stride", "padding", "dilation", "groups"),
     "SumPool2d": ("kernel_size", "stride", "padding"),
     "AvgPool2d": ("kernel_size", "stride", "padding"),
     "Flatten": ("start_dim", "end_dim"),
@@ -54,6 +45,9 @@ _NODE_FIELDS: dict[str, tuple[str, ...]] = {
     "CubaLI": ("tau_syn", "tau_mem", "r", "v_leak"),
     "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold"),
 }
+
+
+MAX_DELAY_STEPS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,72 +68,17 @@ def read_nir(path: Path | str, options: NirOptions | None = None) -> Network:
 
     source = Source(path=str(path), sha256=sha256_file(path), format="nir")
     with open_audited(path) as file:
-        raw, metadata = _load(file)
+        raw, metadata = load(file)
     try:
         return _Reader(raw, metadata, options or NirOptions()).network(source)
     except SnnDeployError as error:
         raise error.located(str(path)) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Raw:
-    nodes: dict[str, dict[str, Any]]
-    edges: list[tuple[str, str]]
-
-
-def _load(file: Any) -> tuple[_Raw, dict[str, Any]]:
-    from snn_deploy.io.hdf5 import read_array, read_string, read_strings
-
-    def group(parent: Any, key: str) -> Any:
-        if key not in parent or not hasattr(parent[key], "keys"):
-            raise InputError(f"not a NIR graph: group {key!r} is missing", where=parent.name)
-        return parent[key]
-
-    root = group(file, "node")
-    kind = read_string(root["type"], "node/type") if "type" in root else ""
-    if kind != "NIRGraph":
-        raise InputError(f"the root node is {kind!r}, expected a NIRGraph", where="node")
-    nodes: dict[str, dict[str, Any]] = {}
-    for name, node in group(root, "nodes").items():
-        if not hasattr(node, "keys") or "type" not in node:
-            raise InputError("a node has no type", where=name)
-        values: dict[str, Any] = {"type": read_string(node["type"], f"{name}/type")}
-        for key in node:
-            if key in ("type", "metadata") or hasattr(node[key], "keys"):
-                continue
-            data = node[key]
-            is_text = data.dtype.kind in "OS"
-            values[key] = (read_string if is_text else read_array)(data, f"{name}/{key}")
-        nodes[name] = values
-    if "edges" not in root:
-        raise InputError("the graph has no edges", where="node")
-    table = read_strings(root["edges"], "node/edges")
-    if table.size % 2:
-        raise InputError("the edges are not pairs of names", where="node/edges")
-    edges = [(str(a), str(b)) for a, b in table.reshape(-1, 2)]
-    metadata: dict[str, Any] = {}
-    if "metadata" in root and METADATA_KEY in root["metadata"]:
-        metadata = _metadata(read_string(root["metadata"][METADATA_KEY], "node/metadata"))
-    return _Raw(nodes=nodes, edges=edges), metadata
-
-
-def _metadata(text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError("the graph's snn_deploy metadata is not JSON", where="metadata") from None
-    if not isinstance(content, dict) or content.get("schema") != METADATA_SCHEMA:
-        raise UnsupportedError(
-            "the graph's snn_deploy metadata has another schema",
-            where="metadata",
-            hint="upgrade snn-deploy",
-        )
-    return content
-
-
 class _Reader:
-    def __init__(self, raw: _Raw, metadata: dict[str, Any], options: NirOptions) -> None:
+    def __init__(self, raw: FlatGraph, metadata: dict[str, Any], options: NirOptions) -> None:
         self.raw, self.metadata, self.options = raw, metadata, options
+        self._shapes: dict[str, Shape] = {}
         self.dt_s = options.dt_s if options.dt_s is not None else self._metadata_dt()
 
     def _metadata_dt(self) -> float:
@@ -150,7 +89,11 @@ class _Reader:
                 hint="pass the dt that it was trained with: --dt SECONDS",
             )
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise InputError(f"the graph's dt is {value!r}", where="metadata")
+            raise InputError(
+                f"the graph's dt is {value!r}",
+                where="metadata",
+                hint="pass the dt that it was trained with: --dt SECONDS",
+            )
         return float(value)
 
     def network(self, source: Source) -> Network:
@@ -160,12 +103,19 @@ class _Reader:
             if not self.metadata:
                 raise
             raise InputError(
-                f"the graph's snn_deploy metadata is malformed: {error}", where="metadata"
+                f"the graph's snn_deploy metadata is malformed: {error}",
+                where="metadata",
+                hint="delete the metadata, and say on the command line what it said",
             ) from None
 
     def _network(self, source: Source) -> Network:
         rename = {p["node"]: p["name"] for p in self.metadata.get("populations", ())}
         origins = {p["name"]: p["origin"] for p in self.metadata.get("populations", ())}
+        self._shapes = {
+            p["node"]: shape_of(p["shape"])
+            for p in self.metadata.get("populations", ())
+            if "shape" in p
+        }
         graph = OpGraph(
             namings=self._namings(rename), origins=origins, populations=frozenset(rename.values())
         )
@@ -185,12 +135,22 @@ class _Reader:
             feedback=tuple(
                 (rename.get(a, a), rename.get(b, b)) for a, b in self.metadata.get("feedback", ())
             ),
+            grid=self._grid(),
             source=source,
         )
         network = order_populations(
             network, [p["name"] for p in self.metadata.get("populations", ())]
         )
         return order_projections(network, [p["name"] for p in self.metadata.get("projections", ())])
+
+    def _grid(self) -> Grid | None:
+        given = self.metadata.get("grid")
+        if given is None:
+            return None
+        scale = float(given["scale"])
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"grid scale {scale}")
+        return Grid(arithmetic=str(given["arithmetic"]), scale=scale, shift=int(given["shift"]))
 
     def _namings(self, rename: Mapping[str, str]) -> dict[tuple[str, ...], Naming]:
         return {
@@ -202,21 +162,22 @@ class _Reader:
 
     def _node(self, raw_name: str, name: str, fields: dict[str, Any]) -> Node:
         kind = fields["type"]
-        if kind == "NIRGraph":
-            raise UnsupportedError(
-                "nested graphs are not read", hint="flatten the graph before writing it"
-            )
         if kind not in _NODE_FIELDS:
             raise UnsupportedError(
                 f"NIR node type {kind!r} is not known",
-                hint="known: " + ", ".join(sorted(_NODE_FIELDS)),
+                hint="known: " + ", ".join(sorted({*_NODE_FIELDS} - {PORT})),
             )
         missing = [key for key in _NODE_FIELDS[kind] if key not in fields]
         if missing:
-            raise InputError(f"{kind} node has no {missing[0]}", hint="the file is malformed")
+            raise InputError(
+                f"{kind} node has no {missing[0]}", hint="the file is malformed: export it again"
+            )
         if kind in ("Input", "Output"):
             shape = shape_of(fields["shape"])
             return Node(name=name, kind="input" if kind == "Input" else "output", shape=shape)
+        if kind == PORT:
+            shape = shape_of(fields["shape"])
+            return Node(name=name, kind="operator", value=Port(), shape=shape)
         if kind in ("Affine", "Linear", "Scale", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d"):
             value = _operator(kind, fields, raw_name in self.metadata.get("no_bias", ()))
             return Node(name=name, kind="operator", value=value)
@@ -228,23 +189,24 @@ class _Reader:
         return self._neuron(raw_name, name, kind, fields)
 
     def _delay(self, delay: Array) -> DelaySteps:
-        values = np.unique(np.asarray(delay, np.float64) / self.dt_s)
-        if values.size != 1:
-            raise UnsupportedError(
-                "a Delay node with several delays is not read", hint="use one delay per node"
-            )
-        steps = round(float(values[0])) if math.isfinite(float(values[0])) else -1
-        if steps < 0 or abs(steps - float(values[0])) > 1e-3:
+        values = np.asarray(delay, np.float64) / self.dt_s
+        steps = np.rint(values)
+        wrong = ~(np.isfinite(values) & (np.abs(values - steps) <= 1e-3) & (steps >= 0))
+        wrong |= steps > MAX_DELAY_STEPS
+        if wrong.any() or not values.size:
+            first = float(values[wrong][0]) if values.size else math.nan
             raise InputError(
-                f"a delay of {float(values[0]):g} steps is not a whole number of steps",
-                hint="delays are in seconds, multiples of dt",
+                f"a delay of {first:g} steps is not a whole number of steps",
+                hint=f"delays are in seconds, multiples of dt, at most {MAX_DELAY_STEPS:,} steps",
             )
-        return DelaySteps(steps=steps)
+        whole = steps.astype(np.int64)
+        same = bool(np.all(whole == whole.flat[0]))
+        return DelaySteps(steps=int(whole.flat[0]) if same else whole)
 
     def _neuron(self, raw_name: str, name: str, kind: str, fields: dict[str, Any]) -> Node:
         remarks = self.metadata.get("neurons", {}).get(raw_name, {})
         scalar, channel = set(remarks.get("scalar", ())), set(remarks.get("channel", ()))
-        shape: Shape | None = np.shape(fields[_NODE_FIELDS[kind][-1]]) or None
+        shape = self._shapes.get(raw_name) or _declared(kind, fields)
 
         def value(key: str, field_name: str, default: float | None = None) -> Array:
             array = np.asarray(fields.get(key, default), np.float64)
@@ -257,7 +219,10 @@ class _Reader:
                     return first[:, 0]
             return array
 
+        start = remarks.get("v_init")
         reset: dict[str, Any] = {}
+        if start is not None and kind != "Threshold":
+            reset["v_init"] = np.asarray(start, np.float64)
         if kind in ("IF", "LIF", "CubaLIF"):
             reset["v_threshold"] = value("v_threshold", "v_threshold")
             reset["v_reset"] = value("v_reset", "v_reset", 0.0)
@@ -271,7 +236,7 @@ class _Reader:
             neuron = IF(r=value("r", "r"), r_unit=self._if_unit(remarks), **reset)
         elif kind == "LI":
             tau, r, leak = value("tau", "tau_s"), value("r", "r"), value("v_leak", "v_leak")
-            neuron = LI(tau_s=tau, r=r, v_leak=leak)
+            neuron = LI(tau_s=tau, r=r, v_leak=leak, **reset)
         elif kind in ("CubaLIF", "CubaLI"):
             cls: Any = CubaLIF if kind == "CubaLIF" else CubaLI
             neuron = cls(
@@ -283,7 +248,7 @@ class _Reader:
                 **reset,
             )
         elif kind == "I":
-            neuron = Integrator(r=value("r", "r"))
+            neuron = Integrator(r=value("r", "r"), **reset)
         else:
             neuron = Threshold(threshold=value("threshold", "threshold"))
         return Node(name=name, kind="neuron", value=neuron, shape=shape)
@@ -309,6 +274,16 @@ class _Reader:
         )
 
 
+def _declared(kind: str, fields: Mapping[str, Any]) -> Shape | None:
+    """Return the shape that a neuron's parameters have together, None where all are one value."""
+    shapes: list[Shape] = [np.shape(fields[key]) for key in _NODE_FIELDS[kind]]
+    try:
+        together: Shape = np.broadcast_shapes(*shapes)
+        return together or None
+    except ValueError:
+        return tuple(max(shapes, key=math.prod))  # check() names what does not fit
+
+
 def _operator(kind: str, fields: dict[str, Any], no_bias: bool) -> Any:
     if kind in ("Affine", "Linear"):
         bias = None if kind == "Linear" or no_bias else fields["bias"]
@@ -325,9 +300,12 @@ def _operator(kind: str, fields: dict[str, Any], no_bias: bool) -> Any:
     weight = np.asarray(fields["weight"])
     axes = 3 if kind == "Conv1d" else 4
     if weight.ndim != axes:
-        raise InputError(f"{kind} weight has {weight.ndim} axes, expected {axes}")
-    bias = None if no_bias else np.asarray(fields["bias"])
-    groups = int(fields["groups"])
+        raise InputError(
+            f"{kind} weight has {weight.ndim} axes, expected {axes}",
+            hint="weights are (out, in/groups, kernel axes)",
+        )
+    bias = None if no_bias or "bias" not in fields else np.asarray(fields["bias"])
+    groups = as_pair(fields["groups"], "groups")[0]
     stride, dilation = as_pair(fields["stride"], "stride"), as_pair(fields["dilation"], "dilation")
     padding = _padding(fields["padding"], weight.shape[2:], dilation, stride)
     if kind == "Conv1d":

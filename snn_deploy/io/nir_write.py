@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.io.graph import SnnDeployWarning
+from snn_deploy.io.nir_file import METADATA_KEY, METADATA_SCHEMA
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import Network, Population, Projection, per_neuron
@@ -42,8 +44,6 @@ from snn_deploy.ir.synapses import (
 )
 
 NIR_VERSION = "1.0.8"
-METADATA_KEY = "snn_deploy"
-METADATA_SCHEMA = 1
 
 
 @dataclass(slots=True)
@@ -177,9 +177,10 @@ def _remarks(population: Population) -> dict[str, Any]:
     for key in ("reset", "r_unit"):
         if hasattr(neuron, key):
             entry[key] = getattr(neuron, key)
-    amount = getattr(neuron, "reset_amount", None)
-    if amount is not None:
-        entry["reset_amount"] = amount.tolist()
+    for key in ("reset_amount", "v_init"):
+        value = getattr(neuron, key, None)
+        if value is not None:
+            entry[key] = value.tolist()
     return entry
 
 
@@ -189,10 +190,7 @@ def _projection(writer: _Writer, projection: Projection) -> None:
     shapes = chain_shapes(network, projection)
     here = writer.names[projection.pre]
     used: list[str] = []
-    if np.ndim(projection.delay_steps):
-        raise UnsupportedError(
-            "NIR has no delay per synapse", where=where, hint="use one delay for the projection"
-        )
+    early, late = _delays(projection, where)
 
     def put(node: dict[str, Any], wanted: str) -> None:
         nonlocal here
@@ -202,9 +200,12 @@ def _projection(writer: _Writer, projection: Projection) -> None:
         used.append(name)
         here = name
 
-    if int(projection.delay_steps):
-        delay_s = int(projection.delay_steps) * network.dt_s
-        put({"type": "Delay", "delay": np.full(shapes[0], delay_s)}, f"{projection.name}.delay")
+    def wait(steps: Array | None, shape: Shape) -> None:
+        if steps is not None:
+            seconds = np.broadcast_to(steps, math.prod(shape)).reshape(shape) * network.dt_s
+            put({"type": "Delay", "delay": seconds}, f"{projection.name}.delay")
+
+    wait(early, shapes[0])
     for synapse, shape in zip(projection.synapses, shapes, strict=False):
         if isinstance(synapse, Identity):
             continue
@@ -215,11 +216,13 @@ def _projection(writer: _Writer, projection: Projection) -> None:
         if "bias" in node and getattr(synapse, "bias", None) is None:
             writer.no_bias.append(here)
         if isinstance(synapse, Conv1d | Conv2d) and (
-            synapse.groups > 1 or len(set(synapse.weight.shape[2:])) > 1
+            synapse.groups > 1
+            or (len(set(synapse.weight.shape[2:])) > 1 and not isinstance(node["padding"], str))
         ):
             writer.misjudged.append(here)
     post = network.population(projection.post).shape
     last = shapes[-1]
+    wait(late, last)
     if len(last) > len(post):
         put(_flatten(last), f"{projection.name}.flatten")
     if (here, writer.names[projection.post]) in writer.edges:
@@ -235,6 +238,26 @@ def _projection(writer: _Writer, projection: Projection) -> None:
             "helper": projection.helper,
         }
     )
+
+
+def _delays(projection: Projection, where: str) -> tuple[Array | None, Array | None]:
+    """Return steps per source and per target, each None where nothing waits."""
+    steps = np.asarray(projection.delay_steps)
+    if steps.ndim == 0:
+        return (steps, None) if int(steps) else (None, None)
+    if 1 in steps.shape:
+        flat = steps.reshape(-1)
+        return (flat, None) if steps.shape[0] == 1 else (None, flat)
+    # A delay of source and target is one where rows differ by a constant.
+    late = steps[:, 0] - steps[:, 0].min()
+    early = steps[int(steps[:, 0].argmin())]
+    if not np.array_equal(steps, early[None] + late[:, None]):
+        raise UnsupportedError(
+            "NIR has no delay per synapse",
+            where=where,
+            hint="use one delay for the projection, or one per source or target neuron",
+        )
+    return early, late
 
 
 def _flatten(shape: Shape) -> dict[str, Any]:
@@ -260,19 +283,23 @@ def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any
             return {"type": "Linear", "weight": weight}, ""
         return {"type": "Affine", "weight": weight, "bias": synapse.bias}, ""
     if isinstance(synapse, Conv2d):
-        top, left = _both_sides(synapse.padding, where)
+        padding: Any = "same"
+        if not _is_same(synapse):
+            padding = np.array(_both_sides(synapse.padding, where))
         return {
             "type": "Conv2d",
             "weight": synapse.weight,
             "bias": _bias(synapse),
             "stride": np.array(synapse.stride),
-            "padding": np.array((top, left)),
+            "padding": padding,
             "dilation": np.array(synapse.dilation),
             "groups": synapse.groups,
             "input_shape": np.array(shape[1:]),
         }, ""
     if isinstance(synapse, Conv1d):
-        _, pad = _both_sides((0, 0, *synapse.padding), where)
+        pad: Any = "same"
+        if not _is_same(synapse.as_conv2d()):
+            _, pad = _both_sides((0, 0, *synapse.padding), where)
         return {
             "type": "Conv1d",
             "weight": synapse.weight,
@@ -295,6 +322,14 @@ def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any
     assert isinstance(synapse, Diagonal), "fold the network before writing it"
     scale = np.broadcast_to(synapse.scale, shape)
     return {"type": "Scale", "scale": np.ascontiguousarray(scale)}, ".scale"
+
+
+def _is_same(conv: Conv2d) -> bool:
+    """Return whether one side's odd pixel makes it torch's padding "same", which NIR has."""
+    extra = [d * (k - 1) for d, k in zip(conv.dilation, conv.weight.shape[2:], strict=True)]
+    wanted = tuple(side for e in extra for side in (e // 2, e - e // 2))
+    uneven = any(e % 2 for e in extra)
+    return uneven and conv.stride == (1, 1) and conv.padding == wanted
 
 
 def _bias(synapse: Conv1d | Conv2d) -> Array:
@@ -320,11 +355,23 @@ def _metadata(writer: _Writer, remarks: dict[str, dict[str, Any]]) -> str:
             "seed": coding.seed,
             "gain": coding.gain,
         },
+        "grid": None
+        if network.grid is None
+        else {
+            "arithmetic": network.grid.arithmetic,
+            "scale": network.grid.scale,
+            "shift": network.grid.shift,
+        },
         "feedback": [[writer.names[a], writer.names[b]] for a, b in network.feedback],
         "neurons": remarks,
         "no_bias": writer.no_bias,
         "populations": [
-            {"node": writer.names[p.name], "name": p.name, "origin": p.origin}
+            {
+                "node": writer.names[p.name],
+                "name": p.name,
+                "origin": p.origin,
+                "shape": list(p.shape),
+            }
             for p in network.populations
         ],
         "projections": writer.projections,

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
-from snn_deploy.io.graph import DelaySteps, Flatten, Node, OpGraph, as_pair, build
+from snn_deploy.io.build import build
+from snn_deploy.io.graph import DelaySteps, Flatten, Node, OpGraph, as_pair
 from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.network import Coding, Network, Readout, Source
 from snn_deploy.ir.neurons import NEURON_TYPES

@@ -255,7 +255,7 @@ UNWRITABLE = {
             ],
         ),
         "NIR has no delay per synapse",
-        "use one delay for the projection",
+        "use one delay for the projection, or one per source or target neuron",
     ),
     "relay": (
         lambda rng: row((3,), Dense(weight=np.eye(3)), Relay(), Dense(weight=np.eye(3)), lif()),
@@ -415,12 +415,12 @@ BAD = {
         "w",
         "known: Affine",
     ),
-    "nested": (
+    "nested and empty": (
         {"weight": {"type": "NIRGraph"}},
-        UnsupportedError,
-        "nested graphs are not read",
+        InputError,
+        "the graph has no nodes",
         "w",
-        "flatten the graph",
+        "export it again",
     ),
     "field missing": (
         {"weight": {"type": "Affine", "weight": np.eye(2)}},
@@ -448,21 +448,42 @@ BAD = {
         InputError,
         "an edge names 'x', which is not a node",
         "edge w -> x",
-        "export it again",
+        "the graph has in, n, out, w",
     ),
     "edge twice": (
         {"edges": [*LINE, LINE[0]]},
         InputError,
         "an edge occurs twice",
         "edge in -> w",
-        "",
+        "keep one, or put a Scale of 2 into it",
     ),
     "edge from the output": (
         {"edges": [*LINE, ("out", "w")]},
         InputError,
         "an edge leaves an output node",
+        "edge out -> w",
+        "start the edge at the node that the output reads",
+    ),
+    "edge into the input": (
+        {"edges": [*LINE, ("n", "in")]},
+        InputError,
+        "an edge ends in an input node",
+        "edge n -> in",
+        "end the edge at the node that the input feeds",
+    ),
+    "output without an edge": (
+        {"edges": LINE[:2]},
+        InputError,
+        "nothing leads to the graph's output",
         "out",
-        "",
+        "connect the last layer to the Output node",
+    ),
+    "edges in threes": (
+        {"edges": [("in", "w", "n")]},
+        InputError,
+        "the edges are not pairs of names",
+        "node/edges",
+        "an edge is (source node, target node)",
     ),
     "loop without a neuron": (
         {"edges": [*LINE, ("w", "w")]},
@@ -478,12 +499,35 @@ BAD = {
         "w",
         "multiples of dt",
     ),
-    "several delays": (
-        {"weight": {"type": "Delay", "delay": [1e-3, 2e-3]}},
-        UnsupportedError,
-        "a Delay node with several delays is not read",
+    "delay without end": (
+        {"weight": {"type": "Delay", "delay": [1e-3, 1e9]}},
+        InputError,
+        "a delay of 1e+12 steps is not a whole number of steps",
         "w",
-        "one delay per node",
+        "at most 100,000 steps",
+    ),
+    "delays that do not fit": (
+        {"weight": {"type": "Delay", "delay": [1e-3, 2e-3, 3e-3]}},
+        InputError,
+        "3 delays do not fit (2,)",
+        "w",
+        "one for each value",
+    ),
+    "kernel axes": (
+        {
+            "weight": {
+                "type": "Conv1d",
+                "weight": np.eye(2),
+                "stride": 1,
+                "padding": 0,
+                "dilation": 1,
+                "groups": 1,
+            }
+        },
+        InputError,
+        "Conv1d weight has 2 axes, expected 3",
+        "w",
+        "weights are (out, in/groups, kernel axes)",
     ),
 }
 
