@@ -35,7 +35,11 @@ def same(a: object, b: object) -> bool:
     if type(a) is not type(b):
         return False
     if hasattr(a, "__dataclass_fields__"):
-        return all(same(getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__)
+        return all(
+            same(getattr(a, name), getattr(b, name))
+            for name, field in a.__dataclass_fields__.items()
+            if field.compare
+        )
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):

@@ -13,7 +13,7 @@ from snn_deploy.ir.network import (
     Network,
     Population,
     Projection,
-    per_neuron,
+    fitted,
 )
 from snn_deploy.ir.neurons import Relay
 from snn_deploy.ir.synapses import BatchNorm, Pool2d, Shape
@@ -47,7 +47,7 @@ def check(network: Network, *, folded: bool = False) -> Network:
         if not isinstance(network.population(name).neuron, Relay):
             raise InputError("an input population must be a Relay", where=network.where(name))
     for projection in network.projections:
-        _check_projection(network, projection, folded)
+        _check_projection(network, projection, known, folded)
     _check_feedback(network)
     _check_readout(network)
     return network
@@ -70,7 +70,7 @@ def _check_shapes(population: Population, where: str) -> None:
     ]
     for value in arrays:
         try:
-            per_neuron(value, population.shape)
+            fitted(value, population.shape)
         except ValueError:
             raise InputError(
                 f"a neuron parameter of shape {value.shape} does not fit {population.shape}",
@@ -116,9 +116,10 @@ def chain_shapes(network: Network, projection: Projection) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def _check_projection(network: Network, projection: Projection, folded: bool) -> None:
+def _check_projection(
+    network: Network, projection: Projection, known: set[str], folded: bool
+) -> None:
     where = network.where(projection.name)
-    known = {p.name for p in network.populations}
     for end in (projection.pre, projection.post):
         if end not in known:
             raise InputError(f"projection ends in {end!r}, which does not exist", where=where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -136,6 +136,28 @@ class Grid:
     shift: int
 
 
+class _Index:
+    """Look-ups of a network by name; of two equal names the first counts, check() refuses both."""
+
+    __slots__ = ("into", "origin", "out_of", "population")
+
+    def __init__(
+        self, populations: tuple[Population, ...], projections: tuple[Projection, ...]
+    ) -> None:
+        self.population = {p.name: p for p in reversed(populations)}
+        self.origin = {p.name: p.origin for p in populations}
+        self.origin.update({p.name: p.origin for p in projections})
+        self.into: dict[str, tuple[Projection, ...]] = _grouped(projections, "post")
+        self.out_of: dict[str, tuple[Projection, ...]] = _grouped(projections, "pre")
+
+
+def _grouped(projections: tuple[Projection, ...], end: str) -> dict[str, tuple[Projection, ...]]:
+    found: dict[str, list[Projection]] = {}
+    for projection in projections:
+        found.setdefault(getattr(projection, end), []).append(projection)
+    return {name: tuple(several) for name, several in found.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Network:
     """A spiking network. populations and projections keep the order of their file.
@@ -155,29 +177,34 @@ class Network:
     feedback: tuple[tuple[str, str], ...] = ()
     grid: Grid | None = None
     source: Source = field(default_factory=Source)
+    _index: _Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", _Index(self.populations, self.projections))
 
     def __eq__(self, other: object) -> bool:
         """Compare what the network computes; its source does not count."""
         if not isinstance(other, Network):
             return NotImplemented
-        return same(replace(self, source=Source()), replace(other, source=Source()))
+        return all(
+            same(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.compare and f.name != "source"
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
     def population(self, name: str) -> Population:
         """Return the population called ``name``; KeyError is ours, never the user's."""
-        for population in self.populations:
-            if population.name == name:
-                return population
-        raise KeyError(name)
+        return self._index.population[name]
 
     def into(self, name: str) -> tuple[Projection, ...]:
         """Return the projections that end in ``name``, in order: the order in which they add."""
-        return tuple(p for p in self.projections if p.post == name)
+        return self._index.into.get(name, ())
 
     def out_of(self, name: str) -> tuple[Projection, ...]:
         """Return the projections that start in ``name``, in order."""
-        return tuple(p for p in self.projections if p.pre == name)
+        return self._index.out_of.get(name, ())
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -213,9 +240,7 @@ class Network:
 
     def where(self, name: str) -> str:
         """Return ``file -> node`` for messages."""
-        origins: dict[str, str] = {p.name: p.origin for p in self.populations}
-        origins.update({p.name: p.origin for p in self.projections})
-        node = origins.get(name) or name
+        node = self._index.origin.get(name) or name
         return f"{self.source.path} -> {node}" if self.source.path else node
 
 
@@ -234,17 +259,26 @@ def _smallest(delay: int | Array) -> int | Array:
     return frozen(array, np.int64)
 
 
-def per_neuron(value: Any, shape: Shape) -> Array:
-    """Return ``value`` (a scalar, per channel or per neuron) broadcast and flattened to (N,).
+def fitted(value: Any, shape: Shape) -> Array:
+    """Return ``value`` (one, per channel or per neuron) in a form that broadcasts to ``shape``.
 
     Raises ValueError for an array of any other shape: one that numpy would broadcast along the
     last axis is a mistake here.
     """
     array = np.asarray(value)
     if array.size == math.prod(shape):
-        array = array.reshape(shape)
-    elif array.ndim == 1 and array.size == shape[0]:
-        array = array.reshape(-1, *[1] * (len(shape) - 1))
-    elif array.size != 1 and array.ndim != len(shape):
+        return array.reshape(shape)
+    if array.size == 1:
+        return array.reshape(())
+    if array.ndim == 1 and array.size == shape[0]:
+        return array.reshape(-1, *[1] * (len(shape) - 1))
+    if array.ndim != len(shape) or any(
+        n not in (1, m) for n, m in zip(array.shape, shape, strict=True)
+    ):
         raise ValueError(f"{array.shape} does not fit {shape}")
-    return frozen(np.broadcast_to(array.reshape(()) if array.size == 1 else array, shape).ravel())
+    return array
+
+
+def per_neuron(value: Any, shape: Shape) -> Array:
+    """Return ``value`` (see fitted) for each neuron, flattened to (N,)."""
+    return frozen(np.broadcast_to(fitted(value, shape), shape).ravel())
