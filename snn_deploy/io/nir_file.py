@@ -87,6 +87,12 @@ def _graph(group: Any, where: str) -> RawGraph:
             )
     nodes: dict[str, Fields | RawGraph] = {}
     for name, node in group["nodes"].items():
+        if not isinstance(name, str):
+            raise InputError(
+                "a node's name is not UTF-8",
+                where=where,
+                hint="the file is damaged: write or download it again",
+            )
         path = name if where == "node" else f"{where}.{name}"
         kind = _type(node, path)
         nodes[name] = _graph(node, path) if kind == "NIRGraph" else _fields(node, kind, path)

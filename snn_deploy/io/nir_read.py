@@ -18,7 +18,7 @@ from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 from snn_deploy.io.build import build, order_populations, order_projections
 from snn_deploy.io.graph import DelaySteps, Flatten, Naming, Node, OpGraph, Port, as_pair
 from snn_deploy.io.nir_file import PORT, FlatGraph, load
-from snn_deploy.io.ticket import coding_of, padding_of, readout_of, shape_of
+from snn_deploy.io.values import coding_of, padding_of, readout_of, shape_of
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Coding, Grid, Network, Readout, Source
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator, Threshold
@@ -172,6 +172,7 @@ class _Reader:
             raise InputError(
                 f"{kind} node has no {missing[0]}", hint="the file is malformed: export it again"
             )
+        _check_numbers(kind, fields)
         if kind in ("Input", "Output"):
             shape = shape_of(fields["shape"])
             return Node(name=name, kind="input" if kind == "Input" else "output", shape=shape)
@@ -182,7 +183,7 @@ class _Reader:
             value = _operator(kind, fields, raw_name in self.metadata.get("no_bias", ()))
             return Node(name=name, kind="operator", value=value)
         if kind == "Flatten":
-            first, last = int(fields["start_dim"]), int(fields["end_dim"])
+            first, last = (_axis(fields[key], key) for key in ("start_dim", "end_dim"))
             return Node(name=name, kind="operator", value=Flatten(first=first, last=last))
         if kind == "Delay":
             return Node(name=name, kind="operator", value=self._delay(fields["delay"]))
@@ -272,6 +273,26 @@ class _Reader:
             "the meaning of an IF neuron's r is ambiguous in NIR",
             hint="pass --if-r per-step (v += r I) or --if-r physical (v += dt r I)",
         )
+
+
+def _check_numbers(kind: str, fields: Mapping[str, Any]) -> None:
+    for key in (*_NODE_FIELDS[kind], "bias", "v_reset", "w_in"):
+        if isinstance(fields.get(key), str) and key != "padding":
+            raise InputError(
+                f"{kind}.{key} is text, expected numbers",
+                used=repr(fields[key])[:60],
+                hint="the file is malformed: export it again",
+            )
+
+
+def _axis(value: Any, key: str) -> int:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or array.size != 1:
+        raise InputError(
+            f"{key} must be one whole number, got {' '.join(repr(value).split())[:60]}",
+            hint="axes count from 0, without a batch axis; -1 is the last",
+        )
+    return int(array.reshape(-1)[0])
 
 
 def _declared(kind: str, fields: Mapping[str, Any]) -> Shape | None:

@@ -7,7 +7,6 @@ a tensor in ``state``. Nothing in it is pickled code, and nothing in it is run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
@@ -19,8 +18,9 @@ import numpy as np
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 from snn_deploy.io.build import build
 from snn_deploy.io.graph import DelaySteps, Flatten, Node, OpGraph, as_pair
+from snn_deploy.io.values import coding_of, number, padding_of, readout_of, shape_of
 from snn_deploy.ir.arrays import Array, adopt
-from snn_deploy.ir.network import Coding, Network, Readout, Source
+from snn_deploy.ir.network import Network, Source
 from snn_deploy.ir.neurons import NEURON_TYPES
 from snn_deploy.ir.synapses import (
     BatchNorm,
@@ -30,7 +30,6 @@ from snn_deploy.ir.synapses import (
     Diagonal,
     Identity,
     Pool2d,
-    Shape,
     Synapse,
 )
 
@@ -96,10 +95,17 @@ def parse_ticket(content: object, source: Source) -> Ticket:
 
 def _arrays(value: object, what: str) -> dict[str, Array]:
     if not isinstance(value, dict):
-        raise InputError(f"the ticket's {what} is not a dict of tensors")
+        raise InputError(
+            f"the ticket's {what} is not a dict of tensors",
+            hint="save it with snn_deploy.save_ticket",
+        )
     for key, array in value.items():
         if not isinstance(key, str) or not isinstance(array, np.ndarray):
-            raise InputError(f"{what} entry {key!r} is not a tensor", where=what)
+            raise InputError(
+                f"{what} entry {key!r} is not a tensor",
+                where=what,
+                hint="save it with snn_deploy.save_ticket",
+            )
     return dict(value)
 
 
@@ -116,17 +122,21 @@ def _network(ticket: Ticket) -> Network:
     graph = OpGraph()
     for entry in _list(ticket.graph, "nodes"):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise InputError("a graph node has no name")
+            raise InputError("a graph node has no name", hint="save it with snn_deploy.save_ticket")
         try:
             graph.add(_node(entry, state))
         except SnnDeployError as error:
             raise error.located(entry["name"]) from None
         except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"malformed node: {error}", where=entry["name"]) from None
+            raise InputError(
+                f"malformed node: {error}",
+                where=entry["name"],
+                hint="save it with snn_deploy.save_ticket",
+            ) from None
     graph.edges = list(_edges(_list(ticket.graph, "edges"), "edges"))
     return build(
         graph,
-        dt_s=_number(ticket.graph.get("dt_s"), "dt_s"),
+        dt_s=number(ticket.graph.get("dt_s"), "dt_s"),
         readout=readout_of(ticket.graph.get("readout") or {}),
         coding=coding_of(ticket.graph.get("coding") or {}),
         feedback=_edges(ticket.graph.get("feedback") or [], "feedback"),
@@ -152,7 +162,11 @@ def _masked(ticket: Ticket) -> dict[str, Array]:
                 hint="save the mask in the layout of the weight tensor",
             )
         if not bool(np.all((mask == 0) | (mask == 1))):
-            raise InputError("a mask holds values other than 0 and 1", where=f"masks -> {key}")
+            raise InputError(
+                "a mask holds values other than 0 and 1",
+                where=f"masks -> {key}",
+                hint="save (score > threshold), not the scores",
+            )
         state[key] = adopt(np.where(mask.astype(bool), weights, np.zeros((), weights.dtype)))
     return state
 
@@ -160,7 +174,9 @@ def _masked(ticket: Ticket) -> dict[str, Array]:
 def _list(graph: Mapping[str, Any], key: str) -> list[Any]:
     value = graph.get(key)
     if not isinstance(value, list | tuple):
-        raise InputError(f"the ticket's graph has no list of {key}")
+        raise InputError(
+            f"the ticket's graph has no list of {key}", hint="save it with snn_deploy.save_ticket"
+        )
     return list(value)
 
 
@@ -173,76 +189,13 @@ def _edges(value: object, what: str) -> tuple[tuple[str, str], ...]:
             and len(edge) == 2
             and all(isinstance(name, str) for name in edge)
         ):
-            raise InputError(f"an edge is not a pair of names: {edge!r}", where=what)
+            raise InputError(
+                f"an edge is not a pair of names: {edge!r}",
+                where=what,
+                hint="an edge is [source node, target node]",
+            )
         pairs.append((edge[0], edge[1]))
     return tuple(pairs)
-
-
-def _whole(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{what} must be a whole number, got {value!r}")
-    return value
-
-
-def _object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{what} must be a table of settings, got {value!r}")
-    return value
-
-
-def _number(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{what} must be a finite number, got {value!r}")
-    return float(value)
-
-
-def readout_of(value: object) -> Readout:
-    """Return the Readout of a JSON description; InputError where it is malformed."""
-    value = _object(value, "readout")
-    kind = value.get("kind", "count")
-    if kind not in ("count", "vote", "last", "max", "mean"):
-        raise InputError(f"unknown readout {kind!r}", hint="count, vote, last, max or mean")
-    groups, window = value.get("groups"), value.get("window")
-    return Readout(
-        kind=kind,
-        groups=None if groups is None else _whole(groups, "readout groups"),
-        window=None if window is None else as_pair(window, "readout window"),
-    )
-
-
-def coding_of(value: object) -> Coding:
-    """Return the Coding of a JSON description; InputError where it is malformed."""
-    value = _object(value, "coding")
-    kind = value.get("kind", "events")
-    if kind not in ("rate", "direct", "events"):
-        raise InputError(f"unknown coding {kind!r}", hint="rate, direct or events")
-    steps = value.get("steps")
-    if steps is not None and _whole(steps, "coding steps") < 1:
-        raise InputError("the coding has no time steps", used=f"steps = {steps}", hint="at least 1")
-    return Coding(
-        kind=kind,
-        steps=steps,
-        seed=_whole(value.get("seed", 0), "coding seed"),
-        gain=_number(value.get("gain", 1.0), "coding gain"),
-    )
-
-
-def shape_of(value: object) -> Shape:
-    """Return a shape of at least one axis, all positive."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu" or array.ndim > 1 or array.size == 0 or int(array.min()) < 1:
-        raise InputError(f"a shape is a list of positive whole numbers, got {value!r}")
-    return tuple(int(v) for v in array.reshape(-1))
-
-
-def padding_of(value: object) -> tuple[int, int, int, int]:
-    """Return padding as (top, bottom, left, right) from an int, a pair (h, w), or four ints."""
-    array = np.asarray(value)
-    if array.size == 4 and array.dtype.kind in "iu":
-        top, bottom, left, right = (int(v) for v in array.reshape(-1))
-        return top, bottom, left, right
-    h, w = as_pair(value, "padding")
-    return h, h, w, w
 
 
 class _Fields:
@@ -261,13 +214,18 @@ class _Fields:
                 )
             return self.state[value]
         if value is None:
-            raise InputError(f"parameter {key} is missing")
+            raise InputError(
+                f"parameter {key} is missing", hint="save it with snn_deploy.save_ticket"
+            )
         return np.asarray(value, np.float64)
 
     def weights(self, key: str) -> Array:
         array = self.array(key)
         if array.dtype.kind not in "fiu":
-            raise InputError(f"{key} holds {array.dtype} values, expected numbers")
+            raise InputError(
+                f"{key} holds {array.dtype} values, expected numbers",
+                hint="save it with snn_deploy.save_ticket",
+            )
         if not bool(np.all(np.isfinite(array))):
             raise InputError(
                 f"{key} holds NaN or infinite values",
@@ -290,7 +248,9 @@ def _node(entry: Mapping[str, Any], state: Mapping[str, Array]) -> Node:
     shape = None if entry.get("shape") is None else shape_of(entry["shape"])
     if op == "Input":
         if shape is None:
-            raise InputError("an input has no shape")
+            raise InputError(
+                "an input has no shape", hint="a node Input needs shape, without a batch axis"
+            )
         return Node(name=name, kind="input", shape=shape)
     if op == "Output":
         return Node(name=name, kind="output", shape=shape)
@@ -347,7 +307,7 @@ def _synapse(op: object, fields: _Fields) -> Synapse:
             variance=fields.weights("variance"),
             weight=fields.weights("weight"),
             bias=fields.weights("bias"),
-            eps=_number(fields.get("eps", 1e-5), "eps"),
+            eps=number(fields.get("eps", 1e-5), "eps"),
         )
     if op == "Pool2d":
         kind = fields.get("kind", "sum")

@@ -24,28 +24,44 @@ def check(network: Network, *, folded: bool = False) -> Network:
 
     folded: also refuse what the pipeline must have removed (BatchNorm, max pooling).
     """
+    file = network.source.path or None
     names = [p.name for p in network.populations]
     _unique(names, "population", network)
     _unique([p.name for p in network.projections], "projection", network)
     if not (math.isfinite(network.dt_s) and network.dt_s > 0):
-        raise InputError(f"dt must be positive, got {network.dt_s:g} s", hint="--dt SECONDS")
+        raise InputError(
+            f"dt must be positive, got {network.dt_s:g} s", where=file, hint="--dt SECONDS"
+        )
     known = set(names)
     for kind, ends in (("input", network.inputs), ("output", network.outputs)):
         if not ends:
-            raise InputError(f"the network has no {kind}", where=network.source.path or None)
+            raise InputError(
+                f"the network has no {kind}",
+                where=file,
+                hint=f"mark where values enter and leave: add an {kind} node",
+            )
         missing = [name for name in ends if name not in known]
         if missing:
-            raise InputError(f"{kind} {missing[0]!r} is not a population")
+            raise InputError(
+                f"{kind} {missing[0]!r} is not a population",
+                where=file,
+                hint=f"populations: {', '.join(names[:6])}",
+            )
     for population in network.populations:
         if not population.shape or min(population.shape) < 1:
             raise InputError(
                 f"population shape {population.shape} is empty",
                 where=network.where(population.name),
+                hint="give its parameters at least one value",
             )
         _check_parameters(network, population.name)
     for name in network.inputs:
         if not isinstance(network.population(name).neuron, Relay):
-            raise InputError("an input population must be a Relay", where=network.where(name))
+            raise InputError(
+                "an input population must be a Relay",
+                where=network.where(name),
+                hint="let a Relay take the input and feed the neurons",
+            )
     for projection in network.projections:
         _check_projection(network, projection, known, folded)
     _check_feedback(network)
@@ -57,7 +73,11 @@ def _unique(names: list[str], kind: str, network: Network) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"two {kind}s are called {name!r}", where=network.source.path or None)
+            raise InputError(
+                f"two {kind}s are called {name!r}",
+                where=network.source.path or None,
+                hint="rename one of them",
+            )
         seen.add(name)
 
 
@@ -122,11 +142,21 @@ def _check_projection(
     where = network.where(projection.name)
     for end in (projection.pre, projection.post):
         if end not in known:
-            raise InputError(f"projection ends in {end!r}, which does not exist", where=where)
+            raise InputError(
+                f"projection ends in {end!r}, which does not exist",
+                where=where,
+                hint="pre and post are names of populations",
+            )
     if projection.post in network.inputs:
-        raise InputError("a projection ends in an input population", where=where)
+        raise InputError(
+            "a projection ends in an input population",
+            where=where,
+            hint="end it at the neurons that the input feeds",
+        )
     if not projection.synapses:
-        raise InputError("a projection needs at least one synapse operator", where=where)
+        raise InputError(
+            "a projection needs at least one synapse operator", where=where, hint="use Identity()"
+        )
     shapes = chain_shapes(network, projection)
     post = network.population(projection.post).shape
     if math.prod(shapes[-1]) != math.prod(post):
@@ -137,7 +167,9 @@ def _check_projection(
         )
     delay = np.asarray(projection.delay_steps)
     if delay.dtype.kind not in "iu" or bool(np.any(delay < 0)):
-        raise InputError("delays are whole steps, 0 or more", where=where)
+        raise InputError(
+            "delays are whole steps, 0 or more", where=where, hint="round them to multiples of dt"
+        )
     size = (math.prod(post), math.prod(shapes[0]))
     if delay.ndim and (
         delay.ndim != 2
@@ -185,6 +217,11 @@ def _check_readout(network: Network) -> None:
             raise InputError(
                 f"{population.size} output neurons do not split into {readout.groups} groups",
                 where=network.where(name),
+                hint="groups is the number of classes, and divides the number of output neurons",
             )
     if readout.window is not None and not 0 <= readout.window[0] < readout.window[1]:
-        raise InputError(f"readout window {readout.window} is empty")
+        raise InputError(
+            f"readout window {readout.window} is empty",
+            where=network.source.path or None,
+            hint="a window is (first, last) steps, first before last, last not included",
+        )

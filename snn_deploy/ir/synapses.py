@@ -69,7 +69,10 @@ class Dense(_Operator):
     def __post_init__(self) -> None:
         _Operator.__post_init__(self)
         if self.weight.ndim != 2:
-            raise InputError(f"Dense weight has {self.weight.ndim} axes, expected (out, in)")
+            raise InputError(
+                f"Dense weight has {self.weight.ndim} axes, expected (out, in)",
+                hint="store the weight as a matrix of (outputs, inputs)",
+            )
         _check_bias(self.bias, self.weight.shape[0], "Dense")
 
     def out_shape(self, in_shape: Shape) -> Shape:
@@ -171,10 +174,14 @@ class Conv1d(_Operator):
     def __post_init__(self) -> None:
         _Operator.__post_init__(self)
         if self.weight.ndim != 3:
-            raise InputError(f"Conv1d weight has {self.weight.ndim} axes, expected 3")
+            raise InputError(
+                f"Conv1d weight has {self.weight.ndim} axes, expected 3",
+                hint="store the weight as (out, in/groups, kernel)",
+            )
         if min(self.stride, self.dilation, self.groups) < 1 or min(self.padding) < 0:
             raise InputError(
-                "Conv1d stride, dilation and groups are at least 1, padding at least 0"
+                "Conv1d stride, dilation and groups are at least 1, padding at least 0",
+                hint="correct the value, or export the layer again",
             )
         _check_bias(self.bias, self.weight.shape[0], "Conv1d")
 
@@ -220,10 +227,14 @@ class Conv2d(_Operator):
     def __post_init__(self) -> None:
         _Operator.__post_init__(self)
         if self.weight.ndim != 4:
-            raise InputError(f"Conv2d weight has {self.weight.ndim} axes, expected 4")
+            raise InputError(
+                f"Conv2d weight has {self.weight.ndim} axes, expected 4",
+                hint="store the weight as (out, in/groups, kernel rows, kernel columns)",
+            )
         if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
             raise InputError(
-                "Conv2d stride, dilation and groups are at least 1, padding at least 0"
+                "Conv2d stride, dilation and groups are at least 1, padding at least 0",
+                hint="correct the value, or export the layer again",
             )
         _check_bias(self.bias, self.weight.shape[0], "Conv2d")
 
@@ -250,7 +261,10 @@ class Pool2d(_Operator):
     def __post_init__(self) -> None:
         _Operator.__post_init__(self)
         if min(*self.kernel, *self.stride) < 1 or min(self.padding) < 0:
-            raise InputError("Pool2d kernel and stride are at least 1, padding at least 0")
+            raise InputError(
+                "Pool2d kernel and stride are at least 1, padding at least 0",
+                hint="correct the value, or export the layer again",
+            )
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return ``(C, H', W')``."""
@@ -274,7 +288,10 @@ class Diagonal(_Operator):
         except ValueError:
             fits = False
         if not fits:
-            raise InputError(f"scale of shape {self.scale.shape} does not fit {in_shape}")
+            raise InputError(
+                f"scale of shape {self.scale.shape} does not fit {in_shape}",
+                hint="give one scale, or one for each value that passes",
+            )
         return in_shape
 
 
@@ -300,14 +317,22 @@ class BatchNorm(_Operator):
     def __post_init__(self) -> None:
         _Operator.__post_init__(self)
         if len({a.shape for a in (self.mean, self.variance, self.weight, self.bias)}) != 1:
-            raise InputError("BatchNorm arrays have different lengths")
+            raise InputError(
+                "BatchNorm arrays have different lengths",
+                hint="mean, variance, weight and bias have one value per channel",
+            )
         if bool(np.any(self.variance < 0)):
-            raise InputError("BatchNorm variance is negative")
+            raise InputError(
+                "BatchNorm variance is negative", hint="store running_var, not its logarithm"
+            )
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return ``in_shape``."""
         if self.mean.shape != in_shape[:1]:
-            raise InputError(f"BatchNorm over {self.mean.size} channels gets {in_shape}")
+            raise InputError(
+                f"BatchNorm over {self.mean.size} channels gets {in_shape}",
+                hint="compare num_features with the channels of the layer before",
+            )
         return in_shape
 
     def affine(self) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,19 @@ import h5py
 import numpy as np
 
 from snn_deploy.errors import SnnDeployError
+from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.io.hdf5 import open_audited, read_array, read_strings
 from snn_deploy.io.inputs import read_inputs
+from snn_deploy.io.nir_read import NirOptions, read_nir
 from snn_deploy.io.safetensors import read_safetensors
 from snn_deploy.io.torch_zip import read_torch_zip
+from snn_deploy.ir.network import Readout
+from snn_deploy.ir.text import to_text
+from snn_deploy.passes.pipeline import fold
 
 ADDRESS_SPACE_BYTES = 2**30
 SECONDS = 20
+CPU_SECONDS = 2
 
 
 def read_hdf5(path: str) -> None:
@@ -40,11 +47,20 @@ def read_hdf5(path: str) -> None:
         file.visititems(visit)
 
 
+def read_network(path: str) -> None:
+    """Read a NIR graph with every question answered, and fold it."""
+    options = NirOptions(dt_s=1e-3, reset="value", if_r="per-step", readout=Readout(kind="mean"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SnnDeployWarning)
+        to_text(fold(read_nir(path, options)))
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "torch": read_torch_zip,
     "safetensors": read_safetensors,
     "npz": lambda path: read_inputs(path, (4,)),
     "hdf5": read_hdf5,
+    "nir": read_network,
     "nothing": lambda path: None,
 }
 
@@ -69,6 +85,9 @@ def in_child(reader: str, path: str) -> dict[str, object]:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + ADDRESS_SPACE_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        cpu = int(spent) + CPU_SECONDS + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
         signal.alarm(SECONDS)
         os.write(send, json.dumps(outcome(reader, path)).encode()[:60_000])
         os._exit(0)

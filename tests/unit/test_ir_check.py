@@ -49,25 +49,45 @@ BROKEN = {
         {"populations": (*base().populations, base().populations[1])},
         "two populations are called 'n1'",
         "m.pt",
-        None,
+        "rename one of them",
     ),
     "two projections": (
         {"projections": (*base().projections, base().projections[0])},
         "two projections are called 'w1'",
         "m.pt",
-        None,
+        "rename one of them",
     ),
-    "dt zero": ({"dt_s": 0.0}, "dt must be positive, got 0 s", None, "--dt SECONDS"),
-    "dt nan": ({"dt_s": float("nan")}, "dt must be positive, got nan s", None, "--dt SECONDS"),
-    "no input": ({"inputs": ()}, "the network has no input", "m.pt", None),
-    "no output": ({"outputs": ()}, "the network has no output", "m.pt", None),
-    "unknown output": ({"outputs": ("x",)}, "output 'x' is not a population", None, None),
-    "input neuron": ({"inputs": ("n1",)}, "must be a Relay", "m.pt -> n1", None),
+    "dt zero": ({"dt_s": 0.0}, "dt must be positive, got 0 s", "m.pt", "--dt SECONDS"),
+    "dt nan": ({"dt_s": float("nan")}, "dt must be positive, got nan s", "m.pt", "--dt SECONDS"),
+    "no input": (
+        {"inputs": ()},
+        "the network has no input",
+        "m.pt",
+        "mark where values enter and leave: add an input node",
+    ),
+    "no output": (
+        {"outputs": ()},
+        "the network has no output",
+        "m.pt",
+        "mark where values enter and leave: add an output node",
+    ),
+    "unknown output": (
+        {"outputs": ("x",)},
+        "output 'x' is not a population",
+        "m.pt",
+        "populations: input, n1, n2",
+    ),
+    "input neuron": (
+        {"inputs": ("n1",)},
+        "must be a Relay",
+        "m.pt -> n1",
+        "let a Relay take the input and feed the neurons",
+    ),
     "empty shape": (
         {"populations": populations(n1={"shape": (0,)})},
         "population shape (0,) is empty",
         "m.pt -> n1",
-        None,
+        "give its parameters at least one value",
     ),
     "parameter shape": (
         {"populations": populations(n1={"neuron": lif(threshold=np.ones(2))})},
@@ -85,19 +105,19 @@ BROKEN = {
         {"projections": projections(pre="x")},
         "projection ends in 'x', which does not exist",
         "m.pt -> w1",
-        None,
+        "pre and post are names of populations",
     ),
     "into the input": (
         {"projections": projections(post="input")},
         "a projection ends in an input population",
         "m.pt -> w1",
-        None,
+        "end it at the neurons that the input feeds",
     ),
     "no operator": (
         {"projections": projections(synapses=())},
         "a projection needs at least one synapse operator",
         "m.pt -> w1",
-        None,
+        "use Identity()",
     ),
     "in_features": (
         {"projections": projections(synapses=(Dense(weight=np.ones((3, 5))),))},
@@ -115,13 +135,13 @@ BROKEN = {
         {"projections": projections(delay_steps=-1)},
         "delays are whole steps, 0 or more",
         "m.pt -> w1",
-        None,
+        "round them to multiples of dt",
     ),
     "fraction of a delay": (
         {"projections": projections(delay_steps=np.full((3, 4), 0.5))},
         "delays are whole steps, 0 or more",
         "m.pt -> w1",
-        None,
+        "round them to multiples of dt",
     ),
     "feedback": (
         {"feedback": (("n2", "n1"),)},
@@ -133,19 +153,19 @@ BROKEN = {
         {"readout": Readout(kind="vote", groups=3)},
         "2 output neurons do not split into 3 groups",
         "m.pt -> n2",
-        None,
+        "groups is the number of classes, and divides the number of output neurons",
     ),
     "vote without groups": (
         {"readout": Readout(kind="vote")},
         "2 output neurons do not split into None groups",
         "m.pt -> n2",
-        None,
+        "groups is the number of classes, and divides the number of output neurons",
     ),
     "window": (
         {"readout": Readout(window=(3, 3))},
         "readout window (3, 3) is empty",
-        None,
-        None,
+        "m.pt",
+        "a window is (first, last) steps, first before last, last not included",
     ),
     "count without spikes": (
         {"populations": populations(n2={"neuron": leaky()})},
@@ -283,7 +303,8 @@ def test_a_malformed_operator_is_refused(name):
     with pytest.raises(InputError) as caught:
         make()
     assert message in caught.value.message
-    assert hint in (caught.value.hint or "")
+    assert caught.value.hint
+    assert hint in caught.value.hint
 
 
 MISFITS = {

@@ -1,0 +1,60 @@
+"""A thousand damaged and changed NIR files: each is a valid Network or an error of exit 3 or 4,
+within 200 MB and 2 s of processor time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.property.nir_mutations import GRAPHS, damaged, mutated, nir_file
+
+ROOT = Path(__file__).parents[2]
+CHILD = ROOT / "tests" / "security" / "hostile_child.py"
+MAX_GROWTH_BYTES = 200_000_000
+EACH = {"structure": (600, mutated), "bytes": (400, damaged)}
+
+
+def read_all(files: list[Path]) -> list[dict[str, object]]:
+    done = subprocess.run(
+        [sys.executable, str(CHILD)],
+        input=json.dumps([["nir", str(path)] for path in files]),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+def test_the_graphs_are_good_before_they_are_changed(tmp_path: Path) -> None:
+    files = []
+    for make in GRAPHS:
+        files.append(tmp_path / f"{make.__name__}.nir")
+        files[-1].write_bytes(nir_file(make()))
+    assert [r["outcome"] for r in read_all(files)] == ["value"] * len(GRAPHS)
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_a_changed_file_is_a_network_or_a_clear_error(kind: str, tmp_path: Path) -> None:
+    count, make = EACH[kind]
+    files = []
+    for seed in range(count):
+        files.append(tmp_path / f"{seed}.nir")
+        files[-1].write_bytes(make(seed))
+    results = read_all(files)
+    for path, result in zip(files, results, strict=True):
+        assert result["outcome"] in ("value", "InputError", "UnsupportedError"), (path.name, result)
+        assert int(str(result["grown_bytes"])) < MAX_GROWTH_BYTES, (path.name, result)
+        if result["outcome"] != "value":
+            assert result["hint"], (path.name, result)
+            assert str(result["where"]).startswith(str(path)), (path.name, result)
+    seen = Counter(str(result["outcome"]) for result in results)
+    assert seen["value"] > count // 20
+    assert seen["InputError"] > count // 4
