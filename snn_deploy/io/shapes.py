@@ -122,8 +122,10 @@ def _stretched(node: Node, fed: Shape) -> Shape:
     """Return the shape of a population that ``fed`` arrives at, as its parameters allow."""
     if node.kind != "neuron" or node.shape is None:
         return fed
-    if math.prod(node.shape) in (1, math.prod(fed)):
-        return fed if math.prod(node.shape) == 1 else node.shape
+    if math.prod(node.shape) == math.prod(fed):
+        return node.shape
+    if math.prod(node.shape) == 1:
+        return fed
     same_axes = len(node.shape) == len(fed)
     if same_axes and all(n in (1, full) for n, full in zip(node.shape, fed, strict=True)):
         return fed

@@ -204,13 +204,6 @@ def _fold_scales(network: Network, projection: Projection) -> tuple[Synapse, ...
         shapes.append(synapse.out_shape(shapes[-1]))
     while (at := _first_foldable(chain, shapes)) is not None:
         chain, shapes = _fold_one(chain, shapes, *at)
-    scales = [s for s in chain if isinstance(s, Diagonal)]
-    if scales and any(isinstance(s, LEARNED) for s in chain):
-        raise UnsupportedError(
-            "a per-neuron scale next to a convolution cannot be folded into its kernel",
-            where=network.where(projection.name),
-            hint="use one scale for all neurons, or one per channel",
-        )
     return tuple(chain) or (Identity(),)
 
 

@@ -218,7 +218,12 @@ def _check_chain(network: Network, projection: Projection) -> None:
     scales = [s.scale.size for s in projection.synapses if isinstance(s, Diagonal)]
     averages = any(isinstance(s, Pool2d) and s.kind == "avg" for s in projection.synapses)
     assert not averages, f"{where}: fold it first"
-    assert not scales or learned_of(projection) is None, f"{where}: fold it first"
+    if scales and learned_of(projection) is not None:
+        raise UnsupportedError(
+            "a per-neuron scale next to a convolution cannot be folded into its kernel",
+            where=where,
+            hint="use one scale for all neurons, or one per channel",
+        )
     if len(scales) > 1 and max(scales) > 1:
         raise UnsupportedError(
             "several scales follow each other, and one differs between neurons",
