@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from snn_deploy.backends.registry import target
     from snn_deploy.backends.verify import verify
     from snn_deploy.errors import SnnDeployError
+    from snn_deploy.frontends.live import (
+        from_norse,
+        from_sinabs,
+        from_snntorch,
+        from_spikingjelly,
+        from_torch,
+    )
     from snn_deploy.frontends.load import load_model
     from snn_deploy.frontends.state import save_ticket
     from snn_deploy.ir.network import Network
@@ -27,6 +34,11 @@ _HOME = {
     "Program": "snn_deploy.backends.base",
     "SnnDeployError": "snn_deploy.errors",
     "fold": "snn_deploy.passes.pipeline",
+    "from_norse": "snn_deploy.frontends.live",
+    "from_sinabs": "snn_deploy.frontends.live",
+    "from_snntorch": "snn_deploy.frontends.live",
+    "from_spikingjelly": "snn_deploy.frontends.live",
+    "from_torch": "snn_deploy.frontends.live",
     "load_model": "snn_deploy.frontends.load",
     "prepare": "snn_deploy.backends.prepare",
     "save_ticket": "snn_deploy.frontends.state",
@@ -41,6 +53,11 @@ __all__ = [
     "SnnDeployError",
     "__version__",
     "fold",
+    "from_norse",
+    "from_sinabs",
+    "from_snntorch",
+    "from_spikingjelly",
+    "from_torch",
     "load_model",
     "prepare",
     "save_ticket",

@@ -20,7 +20,11 @@ class Signal:
 
 @dataclass(slots=True)
 class Builder:
-    """Nodes and edges under construction."""
+    """Nodes and edges under construction.
+
+    neurons: the populations that spike. tensors: what nodes refer to beyond the module's state.
+    all_steps: whether the module takes all steps at once, so that its axes count from time.
+    """
 
     nodes: list[dict[str, Any]] = field(default_factory=list)
     edges: list[list[str]] = field(default_factory=list)
@@ -28,6 +32,9 @@ class Builder:
     neurons: set[str] = field(default_factory=set)
     called: set[nn.Module] = field(default_factory=set)
     dt_s: dict[str, float] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    asked_dt_s: float | None = None
+    all_steps: bool = False
     notes: list[str] = field(default_factory=list)
 
     def add(self, wanted: str, node: dict[str, Any], sources: tuple[str, ...]) -> str:
@@ -46,6 +53,7 @@ class Attribute:
     """A parameter or constant that forward uses by itself."""
 
     path: str
+    value: Any = None
 
 
 def add_operator(builder: Builder, name: str, node: dict[str, Any], x: Signal) -> str:

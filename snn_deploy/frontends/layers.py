@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from snn_deploy.errors import InputError, UnsupportedError
+from snn_deploy.frontends import cells, spikingjelly
+from snn_deploy.frontends.record import Node, join
 
-Node = dict[str, Any]
 # Layers that do nothing in inference.
 PASS_THROUGH = (
     nn.Identity,
@@ -22,97 +22,12 @@ PASS_THROUGH = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-# Their modules are opaque to us: tracing into them would give a misleading error.
-FOREIGN = ("norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "lava", "spyx", "braintorch")
+DROPOUT = PASS_THROUGH[1:]
 _SUPPORTED = (
     "Linear, Conv1d, Conv2d, BatchNorm1d/2d, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, "
-    "Dropout, Identity, snn_deploy.tickets.lif.LIF and norse's LIFBoxCell"
+    "Dropout, Identity, neurons of norse, snnTorch, SpikingJelly and sinabs, and "
+    "snn_deploy.tickets.lif.LIF"
 )
-
-
-def is_norse_lif(module: nn.Module) -> bool:
-    """Return whether ``module`` is norse's LIFBoxCell, without importing norse."""
-    kind = type(module)
-    return kind.__name__ == "LIFBoxCell" and kind.__module__.split(".")[0] == "norse"
-
-
-def is_neuron(module: nn.Module) -> bool:
-    """Return whether ``module`` is a population: norse's LIFBoxCell, or it has ``ticket_node``."""
-    return is_norse_lif(module) or callable(getattr(module, "ticket_node", None))
-
-
-def is_foreign(module: nn.Module) -> bool:
-    """Return whether ``module`` belongs to another spiking framework."""
-    return type(module).__module__.split(".")[0] in FOREIGN
-
-
-def neuron_node(module: nn.Module, path: str, shape: tuple[int, ...]) -> Node:
-    """Return a population's node, with ``dt_s`` still in it; ``shape`` is without the batch.
-
-    A module's ``ticket_node()`` gives ``op``, ``dt_s`` and parameters as numbers, or as tensors
-    that are buffers or parameters of that module under the same name.
-    """
-    if is_norse_lif(module):
-        node = _norse_lif(module, path)
-    else:
-        node = dict(cast(Any, module).ticket_node())
-        owned = dict(module.named_buffers(recurse=False))
-        owned.update(module.named_parameters(recurse=False))
-        for name, value in node.items():
-            if isinstance(value, Tensor):
-                if owned.get(name) is not value:
-                    raise UnsupportedError(
-                        f"{type(module).__name__}.{name} is a tensor but not in its state_dict",
-                        where=path,
-                        hint=f"register_buffer({name!r}, ...) or make it a number",
-                    )
-                node[name] = join(path, name)
-    node["shape"] = list(shape)
-    return node
-
-
-def _norse_lif(module: nn.Module, path: str) -> Node:
-    cell = cast(Any, module)
-    p = cell.p
-    method = getattr(p.reset_method, "__name__", "")
-    if method not in ("reset_value", "reset_subtract"):
-        raise UnsupportedError(
-            f"this cell resets by {method or 'a method of its own'}",
-            where=path,
-            hint="use norse's reset_value or reset_subtract",
-        )
-    leak = torch.as_tensor(p.v_leak)
-    if bool((leak != 0).any()):
-        # norse starts at v_leak, we start at 0: the first spikes would differ.
-        raise UnsupportedError(
-            "norse starts a cell with a leak potential at that potential, snn-deploy at 0",
-            where=path,
-            used=f"v_leak = {float(leak.abs().max()):g}",
-            hint="train with v_leak = 0, and put the offset into the layer's bias",
-        )
-    rate = torch.as_tensor(p.tau_mem_inv).to(torch.float64)
-    if not bool((rate > 0).all()):
-        raise InputError("tau_mem_inv must be positive", where=path)
-    return {
-        "op": "LIF",
-        "dt_s": float(cell.dt),
-        "reset": method.removeprefix("reset_"),
-        "tau_s": _plain(1 / rate),
-        "r": 1.0,
-        "v_leak": 0.0,
-        "v_threshold": _plain(p.v_th),
-        "v_reset": _plain(p.v_reset),
-    }
-
-
-def _plain(value: Any) -> Any:
-    tensor = torch.as_tensor(value).detach().cpu().to(torch.float64)
-    return tensor.item() if tensor.ndim == 0 else tensor.tolist()
-
-
-def join(path: str, name: str) -> str:
-    """Return the state_dict key of ``name`` in the module at ``path`` ("" is the root)."""
-    return f"{path}.{name}" if path else name
 
 
 def layer_node(module: nn.Module, path: str, before: Tensor, after: Tensor) -> Node | None:
@@ -120,27 +35,51 @@ def layer_node(module: nn.Module, path: str, before: Tensor, after: Tensor) -> N
 
     before and after: the layer's input and output with a batch axis. Raises UnsupportedError.
     """
-    convert = CONVERTERS.get(type(module))
-    if convert is None:
+    base = base_layer(module)
+    if base is None:
         raise unsupported(module, path)
-    return convert(module, path, before, after)
+    return CONVERTERS[base](module, path, before, after)
+
+
+def base_layer(module: nn.Module) -> type | None:
+    """Return the layer class that a module is, or that a framework's wrapper of it computes."""
+    kind = type(module)
+    if kind in CONVERTERS:
+        return kind
+    if kind.__name__ == "SumPool2d" and cells.package_of(kind) == "sinabs":
+        return cast(type, nn.LPPool2d)
+    if kind.__module__.startswith("spikingjelly.activation_based.layer"):
+        known: list[type] = [k for k in kind.__mro__ if k in CONVERTERS]
+        return known[0] if known and kind.__name__ == known[0].__name__ else None
+    return None
 
 
 def unsupported(module: nn.Module, path: str) -> UnsupportedError:
     """Return the error for a module of a class that has no node."""
     name = type(module).__name__
-    if is_foreign(module):
-        hint = (
-            "of other frameworks' modules only norse's LIFBoxCell is read live; export the "
-            "network to NIR, or use snn_deploy.tickets.lif.LIF with the same equation"
-        )
+    reason = f"{name} cannot be deployed"
+    if cells.is_foreign(module):
+        package = cells.package_of(type(module))
+        known = cells.FRAMEWORKS.get(package)
+        if package == "spikingjelly" and (why := spikingjelly.why_refused(name)):
+            reason = f"{name} cannot be deployed: it is {why}"
+        if known is not None:
+            hint = f"read of {package}: {', '.join(known.READERS)}; see docs/frameworks.md"
+        elif package in cells.FOREIGN:
+            hint = "export the network to NIR, or use snn_deploy.tickets.lif.LIF"
+        else:
+            base = next(k for k in type(module).__mro__ if cells.package_of(k) in cells.FRAMEWORKS)
+            hint = (
+                f"it derives from {base.__name__} and may compute something else: use "
+                f"{base.__name__} itself"
+            )
     elif hasattr(module, "parametrizations"):
         hint = "call torch.nn.utils.parametrize.remove_parametrizations first"
     elif "activation" in type(module).__module__:
         hint = "replace the activation by a spiking neuron, such as snn_deploy.tickets.lif.LIF"
     else:
         hint = f"supported: {_SUPPORTED}"
-    return UnsupportedError(f"{name} cannot be deployed", where=path, hint=hint)
+    return UnsupportedError(reason, where=path, hint=hint)
 
 
 def _linear(module: nn.Linear, path: str, before: Tensor, after: Tensor) -> Node:
@@ -233,6 +172,20 @@ def _pool(module: nn.AvgPool2d | nn.MaxPool2d, path: str, before: Tensor, after:
     return _pool_node(kind, kernel, stride, padding)
 
 
+def _sum_pool(module: nn.LPPool2d, path: str, before: Tensor, after: Tensor) -> Node:
+    _need(before.ndim == 4, module, path, before, "(batch, C, H, W)")
+    kernel = _pair(module.kernel_size)
+    stride = kernel if module.stride is None else _pair(module.stride)
+    if module.norm_type != 1 or module.ceil_mode:
+        raise UnsupportedError(
+            f"{type(module).__name__} with norm_type {module.norm_type} and ceil_mode "
+            f"{module.ceil_mode} cannot be deployed",
+            where=path,
+            hint="norm_type=1 without ceil_mode is a sum pool",
+        )
+    return _pool_node("sum", kernel, stride, [0, 0])
+
+
 def _adaptive(module: nn.AdaptiveAvgPool2d, path: str, before: Tensor, after: Tensor) -> Node:
     _need(before.ndim == 4, module, path, before, "(batch, C, H, W)")
     sizes, wanted = list(before.shape[2:]), list(after.shape[2:])
@@ -258,6 +211,11 @@ def _pair(value: Any) -> list[int]:
 
 def _flatten(module: nn.Flatten, path: str, before: Tensor, after: Tensor) -> Node | None:
     return flatten_node(path, before, after)
+
+
+def flattened(x: Tensor, first: int, last: int, *, all_steps: bool) -> Tensor:
+    """Return ``x`` (batch first) flattened; with all_steps, ``last`` counts a time axis too."""
+    return x.flatten(first, last - 1 if all_steps and last > 0 else last)
 
 
 def flatten_node(path: str, before: Tensor, after: Tensor) -> Node | None:
@@ -297,6 +255,7 @@ CONVERTERS: dict[type, Callable[[Any, str, Tensor, Tensor], Node | None]] = {
     nn.BatchNorm2d: _batch_norm,
     nn.AvgPool2d: _pool,
     nn.MaxPool2d: _pool,
+    nn.LPPool2d: _sum_pool,
     nn.AdaptiveAvgPool2d: _adaptive,
     nn.Flatten: _flatten,
     **dict.fromkeys(PASS_THROUGH, _nothing),

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
-from snn_deploy.frontends import layers
+from snn_deploy.frontends import cells, layers
 from snn_deploy.frontends.builder import Attribute, Builder, Signal, add_operator
 from snn_deploy.frontends.functions import apply_function
+from snn_deploy.frontends.record import Named, Request
 from snn_deploy.frontends.trace import run_layer, strip, trace, untouched
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Coding, Readout
 
@@ -67,16 +68,17 @@ def read_module(
     if not isinstance(module, nn.Module):
         raise UsageError(f"a torch module is needed, not {type(module).__name__}")
     _check_devices(module)
+    _check_training(module)
     how = _readout(readout)
     with untouched(module):
         graph, modules = trace(module)
         example = torch.as_tensor(example_input).detach().cpu()
         if not example.is_floating_point():
             example = example.to(torch.get_default_dtype())
-        builder, result = _walk_either(graph, modules, example)
+        builder, result = _walk_either(graph, modules, example, dt_s)
         state = {
             key: _portable(value, key)
-            for key, value in module.state_dict().items()
+            for key, value in (*module.state_dict().items(), *builder.tensors.items())
             if isinstance(value, Tensor)
         }
     _finish(builder, result, how, type(module).__name__)
@@ -101,6 +103,16 @@ def _check_devices(module: nn.Module) -> None:
                 f"the module lives on {tensor.device}",
                 where=name,
                 hint="call module.cpu() first",
+            )
+
+
+def _check_training(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if part.training and isinstance(part, layers.DROPOUT) and getattr(part, "p", 0):
+            raise UnsupportedError(
+                "the module is in training mode, where its dropout is active",
+                where=name or type(part).__name__,
+                hint="call model.eval() first: what is deployed is the module in inference",
             )
 
 
@@ -166,24 +178,24 @@ def _common_step(found: Mapping[str, float], asked: float | None) -> float:
 
 
 def _walk_either(
-    graph: fx.Graph, modules: dict[str, nn.Module], example: Tensor
+    graph: fx.Graph, modules: dict[str, nn.Module], example: Tensor, dt_s: float | None
 ) -> tuple[Builder, Signal]:
     """Read ``example`` as a batch; where its shape does not fit, as one sample."""
     if example.ndim < 2:
-        return _walk(graph, modules, example[None])
+        return _walk(graph, modules, example[None], dt_s)
     try:
-        return _walk(graph, modules, example)
+        return _walk(graph, modules, example, dt_s)
     except InputError as batch_error:
         try:
-            return _walk(graph, modules, example[None])
+            return _walk(graph, modules, example[None], dt_s)
         except SnnDeployError:
             raise batch_error from None
 
 
 def _walk(
-    graph: fx.Graph, modules: dict[str, nn.Module], example: Tensor
+    graph: fx.Graph, modules: dict[str, nn.Module], example: Tensor, dt_s: float | None
 ) -> tuple[Builder, Signal]:
-    builder = Builder()
+    builder = Builder(asked_dt_s=dt_s, all_steps=_takes_all_steps(modules))
     source = builder.add("input", {"op": "Input", "shape": list(example.shape[1:])}, ())
     # Two samples: a batch of one would let a size of 1 pass for the batch axis.
     zeros = torch.zeros((2, *example.shape[1:]), dtype=example.dtype)
@@ -200,7 +212,7 @@ def _walk(
         elif node.op == "output":
             result = args[0]
         elif node.op == "get_attr":
-            values[node] = Attribute(strip(str(node.target)))
+            values[node] = Attribute(strip(str(node.target)), _resolved(modules[""], node))
         else:
             values[node] = apply_function(builder, node, args, kwargs)
     while isinstance(result, tuple | list) and result:
@@ -211,6 +223,38 @@ def _walk(
             hint="return the spikes of the last population, or a tuple that starts with them",
         )
     return builder, result
+
+
+def _resolved(root: nn.Module, node: fx.Node) -> Any:
+    value: Any = root
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _takes_all_steps(modules: Mapping[str, nn.Module]) -> bool:
+    """Return whether the cells have a time axis; UnsupportedError where some do and some do not."""
+    over = tuple(f"{name}." for name, module in modules.items() if cells.wraps_time(module))
+    found = {
+        name: cells.takes_all_steps(module) or name.startswith(over)
+        for name, module in modules.items()
+        if cells.is_cell(module)
+    }
+    # A cell may hold another: what the outer one takes counts.
+    kinds = {
+        name: many
+        for name, many in found.items()
+        if not any(name.startswith(f"{other}.") for other in found)
+    }
+    if len(set(kinds.values())) > 1:
+        one = next(n for n, many in kinds.items() if not many)
+        all_of_them = next(n for n, many in kinds.items() if many)
+        raise UnsupportedError(
+            "some neurons take one step and some all steps at once",
+            where=f"{strip(one)} and {strip(all_of_them)}",
+            hint="use one step mode for the whole network",
+        )
+    return any(kinds.values())
 
 
 def _call(
@@ -226,8 +270,9 @@ def _call(
         raise UnsupportedError(
             f"{type(module).__name__} gets a pair (spikes, state) in place of the spikes",
             where=name,
-            hint="nn.Sequential passes on all that norse's cells return: use "
-            "norse.torch.SequentialState, or take the spikes alone in your forward",
+            hint="nn.Sequential passes on all that a cell returns: use "
+            "norse.torch.SequentialState (snnTorch: init_hidden=True), or take the spikes alone in "
+            "your forward",
         )
     if not isinstance(x, Signal):
         raise UnsupportedError(
@@ -235,13 +280,15 @@ def _call(
             where=name,
             hint="forward must feed it from the input or from another layer",
         )
-    if layers.is_neuron(module):
+    if cells.is_cell(module):
         return _neuron(builder, module, path, name, x, [*args[1:], *list(kwargs.values())])
-    if layers.is_foreign(module):
+    base = layers.base_layer(module)
+    if base is None:
         raise layers.unsupported(module, name)
-    if type(module) not in layers.CONVERTERS:
-        raise layers.unsupported(module, name)
-    after = run_layer(module, name, x.tensor)
+    if builder.all_steps and type(module) is nn.Flatten and module.start_dim > 1:
+        after = layers.flattened(x.tensor, module.start_dim - 1, module.end_dim, all_steps=True)
+    else:
+        after = run_layer(module, base, name, x.tensor)
     try:
         node = layers.layer_node(module, path, x.tensor, after)
     except SnnDeployError as error:
@@ -257,7 +304,7 @@ def _call(
 def _neuron(
     builder: Builder, module: nn.Module, path: str, name: str, x: Signal, extra: list[Any]
 ) -> Any:
-    if module in builder.called or any(value is not None for value in extra):
+    if module in builder.called or any(not _is_rest(value) for value in extra):
         raise UnsupportedError(
             f"{type(module).__name__} is used more than once in a step, or is given a state",
             where=name,
@@ -265,17 +312,38 @@ def _neuron(
             "used once, and its state argument defaults to None",
         )
     builder.called.add(module)
-    try:
-        node = layers.neuron_node(module, path, tuple(x.tensor.shape[1:]))
-    except SnnDeployError as error:
-        error.where = name
-        raise
-    dt_s = node.pop("dt_s")
-    node_name = builder.add(name, node, x.sources)
-    builder.neurons.add(node_name)
-    builder.dt_s[node_name] = dt_s
-    spikes = Signal(torch.zeros_like(x.tensor), (node_name,))
-    return (spikes, None) if layers.is_norse_lif(module) else spikes
+    shape = tuple(x.tensor.shape[1:])
+    cell = cells.read_cell(module, Request(path=path, shape=shape, dt_s=builder.asked_dt_s))
+    builder.tensors.update(cell.tensors)
+    sources = _add_row(builder, name, cell.before, x)
+    shape = cell.shape or shape
+    neuron = builder.add(name, {**cell.neuron, "shape": list(shape)}, sources)
+    if cell.neuron["op"] not in ("LI", "CubaLI", "Integrator"):
+        builder.neurons.add(neuron)
+    builder.dt_s[neuron] = cell.dt_s
+    spikes = torch.zeros((x.tensor.shape[0], *shape), dtype=x.tensor.dtype)
+    for row in cell.around:
+        (last,) = _add_row(builder, name, row, Signal(spikes, (neuron,)))
+        builder.edges.append([last, neuron])
+    out = Signal(spikes, _add_row(builder, name, cell.after, Signal(spikes, (neuron,))))
+    values = cells.values_of(module)
+    return out if values == 1 else (out, *[None] * (values - 1))
+
+
+def _is_rest(value: Any) -> bool:
+    """Return whether a state argument means the state at rest: absent, or zeros."""
+    if isinstance(value, Attribute):
+        value = value.value
+    return value is None or (isinstance(value, Tensor) and not bool(value.ne(0).any()))
+
+
+def _add_row(builder: Builder, name: str, row: Named, x: Signal) -> tuple[str, ...]:
+    """Add operators one behind the other and return what the last one's output is called."""
+    sources = x.sources
+    for suffix, node in row:
+        at = f"{name}.{suffix}"
+        sources = (add_operator(builder, at, dict(node), Signal(x.tensor, sources)),)
+    return sources
 
 
 def _finish(builder: Builder, result: Signal, readout: Mapping[str, Any], name: str) -> None:
@@ -284,7 +352,7 @@ def _finish(builder: Builder, result: Signal, readout: Mapping[str, Any], name: 
         raise UnsupportedError(
             "the module has no spiking neuron",
             where=name,
-            hint="put a LIF after each layer; see examples/bring_your_own_model.py",
+            hint="put a spiking neuron after each layer; see examples/bring_your_own_model.py",
         )
     spiking = all(source in builder.neurons for source in result.sources)
     if len(result.sources) > 1 or (not spiking and readout["kind"] not in MEMBRANE_READOUTS):

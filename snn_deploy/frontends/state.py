@@ -19,8 +19,9 @@ from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, Usag
 from snn_deploy.frontends import masks as masking
 from snn_deploy.frontends.modules import read_module
 from snn_deploy.io.files import atomic_write
-from snn_deploy.io.ticket import FORMAT, VERSION, Ticket, parse_ticket
-from snn_deploy.ir.network import Coding, Readout, Source
+from snn_deploy.io.ticket import FORMAT, VERSION, Ticket, network_of, parse_ticket
+from snn_deploy.ir.check import check
+from snn_deploy.ir.network import Coding, Network, Readout, Source
 
 Options = str | Mapping[str, Any]
 _SHOWN = 6
@@ -127,15 +128,40 @@ def ticket_from_state(
         )
     except SnnDeployError as error:
         raise error.located(source.path) if source.path else error from None
-    for part in ("state", "masks"):
-        content[part] = {key: _array(value) for key, value in content[part].items()}
-    return parse_ticket(content, source)
+    return _parsed(content, source)
 
 
 def _array(value: Tensor) -> NDArray[Any]:
     array: NDArray[Any] = value.numpy()
     array.flags.writeable = False
     return array
+
+
+def network_from_module(
+    module: nn.Module,
+    *,
+    example_input: Tensor,
+    masks: Mapping[str, Any] | None = None,
+    dt_s: float | None = None,
+    readout: Options | Readout = "count",
+    coding: Options | Coding = "events",
+) -> Network:
+    """Return the Network of a module, by the same way that its ticket would take."""
+    content = ticket_content(
+        module,
+        example_input=example_input,
+        masks=masks,
+        dt_s=dt_s,
+        readout=readout,
+        coding=coding,
+    )
+    return check(network_of(_parsed(content, Source(format="module"))))
+
+
+def _parsed(content: dict[str, Any], source: Source) -> Ticket:
+    for part in ("state", "masks"):
+        content[part] = {key: _array(value) for key, value in content[part].items()}
+    return parse_ticket(content, source)
 
 
 def load_state(module: nn.Module, state: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from snn_deploy.errors import InputError, UnsupportedError
-from snn_deploy.frontends import layers
+from snn_deploy.frontends import cells
 
 PREFIX = "module"
 _LOOP_HINT = (
@@ -30,18 +30,13 @@ class _Root(nn.Module):  # type: ignore[misc]
         return self.module(x)
 
 
-def _is_state_sequential(module: nn.Module) -> bool:
-    kind = type(module)
-    return kind.__name__ == "SequentialState" and kind.__module__.split(".")[0] == "norse"
-
-
 class _Tracer(fx.Tracer):  # type: ignore[misc]
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if _is_state_sequential(m):
+        if cells.is_sequence(m):
             return False
         return (
-            layers.is_neuron(m)
-            or layers.is_foreign(m)
+            cells.is_cell(m)
+            or cells.is_foreign(m)
             or super().is_leaf_module(m, module_qualified_name)
         )
 
@@ -54,23 +49,30 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
     ) -> Any:
         if getattr(m, "time_batched", False):
             return _apply_children(m, args[0])
-        if _is_state_sequential(m):
+        if cells.is_sequence(m):
             if getattr(m, "return_hidden", False):
                 raise UnsupportedError(
                     "SequentialState with return_hidden has no single output",
                     where=strip(self.path_of_module(m)),
                     hint="use return_hidden=False",
                 )
-            return _apply_children(m, args[0]), None
+            x = _apply_children(m, args[0])
+            return (x, None) if _returns_state(m) else x
         return super().call_module(m, forward, args, kwargs)
 
 
 def _apply_children(module: nn.Module, x: Any) -> Any:
     for child in module.children():
         x = child(x)
-        if layers.is_norse_lif(child) or isinstance(x, tuple):
+        if cells.values_of(child) > 1 or isinstance(x, tuple):
             x = x[0]
     return x
+
+
+def _returns_state(module: nn.Module) -> bool:
+    """Return whether a sequence returns its state too: norse's do, Lift where it holds one."""
+    kind = type(module)
+    return cells.package_of(kind) == "norse" and getattr(module, "is_stateful", True)
 
 
 def strip(path: str) -> str:
@@ -132,11 +134,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def run_layer(module: nn.Module, path: str, x: torch.Tensor) -> torch.Tensor:
-    """Return the layer's output for ``x``; InputError where torch refuses the shape."""
+def run_layer(module: nn.Module, base: type, path: str, x: torch.Tensor) -> torch.Tensor:
+    """Return the layer's output for ``x``; InputError where torch refuses the shape.
+
+    base: the class whose forward computes one step, see ``layers.base_layer``.
+    """
     try:
         with torch.no_grad():
-            out = module(x)
+            out = module(x) if base is type(module) else base.forward(module, x)  # type: ignore
     except (RuntimeError, ValueError, IndexError) as err:
         raise InputError(
             f"{type(module).__name__} does not fit its input: {_first_line(err)}",

@@ -140,14 +140,14 @@ class Residual(nn.Module):
 
 
 def test_a_residual_current_becomes_two_edges_into_the_neuron():
-    net = Residual().train()
+    net = Residual().eval()
     reading = read_module(net, torch.zeros(1, 6))
     assert ["second", "lif2"] in reading.graph["edges"]
     assert ["lif1", "lif2"] in reading.graph["edges"]
     assert len(reading.graph["nodes"]) == 8
     assert any("drop: Dropout" in note for note in reading.notes)
-    assert net.training
-    assert net.drop.training
+    assert not net.training
+    assert not net.drop.training
     built = network(net, torch.zeros(1, 6))
     assert {p.pre for p in built.into("lif2")} == {"lif1"}
     assert len(built.into("lif2")) == 2
@@ -275,12 +275,13 @@ def test_norse_cells_in_a_plain_sequential():
     assert "norse.torch.SequentialState" in str(caught.value.hint)
 
 
-def test_norse_v_leak_is_refused():
-    norse = pytest.importorskip("norse.torch")
-    cell = norse.LIFBoxCell(norse.LIFBoxParameters(v_leak=torch.tensor(0.1)))
-    with pytest.raises(UnsupportedError, match="v_leak = 0") as caught:
-        graph_from_module(nn.Sequential(nn.Linear(2, 2), cell), torch.zeros(1, 2))
+def test_dropout_in_training_mode_is_refused():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), LIF())
+    with pytest.raises(UnsupportedError, match="its dropout is active") as caught:
+        graph_from_module(module, torch.zeros(1, 2))
     assert caught.value.where == "1"
+    assert "model.eval()" in caught.value.hint
+    assert graph_from_module(module.eval(), torch.zeros(1, 2))[0]["nodes"]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ class SpikeSum(nn.Module):
     [
         (sequential(nn.Linear(4, 4), nn.ReLU(), LIF()), "1", "ReLU cannot.*spiking neuron"),
         (sequential(nn.LSTM(4, 4), LIF()), "0", "LSTM cannot.*supported: Linear"),
-        (sequential(nn.Linear(4, 4)), "Sequential", "no spiking neuron.*put a LIF"),
+        (sequential(nn.Linear(4, 4)), "Sequential", "no spiking neuron.*put a spiking neuron"),
         (sequential(nn.Linear(4, 4), LIF(), nn.Linear(4, 2)), "2", 'count.*readout="mean"'),
         (
             sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), LIF()),
@@ -451,7 +452,9 @@ def test_unused_branches_are_left_out():
             self.lif2(self.second(x))
             return self.lif3(self.head(x))
 
-    names = [n["name"] for n in graph_from_module(Auxiliary(), torch.zeros(1, 6))[0]["nodes"]]
+    names = [
+        n["name"] for n in graph_from_module(Auxiliary().eval(), torch.zeros(1, 6))[0]["nodes"]
+    ]
     assert names == ["input", "first", "lif1", "head", "lif3", "output"]
 
 

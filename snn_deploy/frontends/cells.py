@@ -1,0 +1,115 @@
+"""Who reads which framework's class, by the module path and name of the class: no framework is
+imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from snn_deploy.errors import SnnDeployError, UnsupportedError
+from snn_deploy.frontends import norse, sinabs, snntorch, spikingjelly
+from snn_deploy.frontends.record import Cell, Request, join
+
+Reader = Callable[[Any, Request], Cell]
+# Their modules are opaque to us: tracing into them would give a misleading error.
+FRAMEWORKS: dict[str, Any] = {
+    "norse": norse,
+    "snntorch": snntorch,
+    "spikingjelly": spikingjelly,
+    "sinabs": sinabs,
+}
+FOREIGN = (*FRAMEWORKS, "rockpool", "lava", "spyx", "braintorch")
+
+
+def package_of(kind: type) -> str:
+    """Return the top package that a class comes from."""
+    return kind.__module__.split(".")[0]
+
+
+def reader_of(module: nn.Module) -> Reader | None:
+    """Return the reader of a framework's exact class, or None."""
+    framework = FRAMEWORKS.get(package_of(type(module)))
+    return None if framework is None else framework.READERS.get(type(module).__name__)
+
+
+def is_foreign(module: nn.Module) -> bool:
+    """Return whether ``module`` belongs to a spiking framework, or derives from its neuron."""
+    kinds = type(module).__mro__
+    derived = any(
+        kind.__name__ in FRAMEWORKS[package_of(kind)].READERS
+        for kind in kinds[1:]
+        if package_of(kind) in FRAMEWORKS
+    )
+    return package_of(type(module)) in FOREIGN or derived
+
+
+def is_cell(module: nn.Module) -> bool:
+    """Return whether ``module`` is a population: a known class, or it has ``ticket_node``."""
+    return reader_of(module) is not None or callable(getattr(module, "ticket_node", None))
+
+
+def is_sequence(module: nn.Module) -> bool:
+    """Return whether ``module`` applies its children in order, whatever it does with time."""
+    kind = type(module)
+    package, name = package_of(kind), kind.__name__
+    return (package == "norse" and name in ("SequentialState", "Lift")) or (
+        package == "spikingjelly" and name in spikingjelly.SEQUENCES
+    )
+
+
+def wraps_time(module: nn.Module) -> bool:
+    """Return whether ``module`` is a sequence that runs its single-step children over time."""
+    kind = type(module)
+    if package_of(kind) == "norse":
+        return kind.__name__ == "Lift"
+    return is_sequence(module) and getattr(module, "step_mode", "m") == "m"
+
+
+def values_of(module: nn.Module) -> int:
+    """Return how many values a cell's call returns; 1 means the spikes as they are."""
+    if reader_of(module) is None:
+        return 1
+    count: int = FRAMEWORKS[package_of(type(module))].values(module)
+    return count
+
+
+def takes_all_steps(module: nn.Module) -> bool:
+    """Return whether a known cell has a time axis in what it gets."""
+    if reader_of(module) is None:
+        return False
+    known = getattr(FRAMEWORKS[package_of(type(module))], "multi_step", None)
+    return known is not None and bool(known(module))
+
+
+def read_cell(module: nn.Module, request: Request) -> Cell:
+    """Return what a population's module is; UnsupportedError or InputError, located.
+
+    A module's ``ticket_node()`` gives ``op``, ``dt_s`` and parameters as numbers, or as tensors
+    that are buffers or parameters of that module under the same name.
+    """
+    reader = reader_of(module)
+    try:
+        return _own(module, request) if reader is None else reader(module, request)
+    except SnnDeployError as error:
+        error.where = error.where or request.path or None
+        raise
+
+
+def _own(module: Any, request: Request) -> Cell:
+    node = dict(module.ticket_node())
+    dt_s = node.pop("dt_s")
+    owned = dict(module.named_buffers(recurse=False))
+    owned.update(module.named_parameters(recurse=False))
+    for name, value in node.items():
+        if isinstance(value, Tensor):
+            if owned.get(name) is not value:
+                raise UnsupportedError(
+                    f"{type(module).__name__}.{name} is a tensor but not in its state_dict",
+                    where=request.path,
+                    hint=f"register_buffer({name!r}, ...) or make it a number",
+                )
+            node[name] = join(request.path, name)
+    return Cell(neuron=node, dt_s=dt_s)
