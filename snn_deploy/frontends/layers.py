@@ -49,6 +49,8 @@ def base_layer(module: nn.Module) -> type | None:
     if kind.__name__ == "SumPool2d" and cells.package_of(kind) == "sinabs":
         return cast(type, nn.LPPool2d)
     if kind.__module__.startswith("spikingjelly.activation_based.layer"):
+        if kind.__name__ in spikingjelly.PASS_THROUGH:
+            return cast(type, nn.Identity)
         known: list[type] = [k for k in kind.__mro__ if k in CONVERTERS]
         return known[0] if known and kind.__name__ == known[0].__name__ else None
     return None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
-from snn_deploy.frontends import cells, layers
+from snn_deploy.frontends import cells, layers, spikingjelly
 from snn_deploy.frontends.builder import Attribute, Builder, Signal, add_operator
 from snn_deploy.frontends.functions import apply_function
 from snn_deploy.frontends.record import Named, Request
@@ -73,8 +73,7 @@ def read_module(
     with untouched(module):
         graph, modules = trace(module)
         example = torch.as_tensor(example_input).detach().cpu()
-        if not example.is_floating_point():
-            example = example.to(torch.get_default_dtype())
+        example = example.to(_dtype(module))
         builder, result = _walk_either(graph, modules, example, dt_s)
         state = {
             key: _portable(value, key)
@@ -96,6 +95,12 @@ def read_module(
     )
 
 
+def _dtype(module: nn.Module) -> torch.dtype:
+    """Return the floating type that a module's layers compute in."""
+    found = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return next(found, torch.get_default_dtype())
+
+
 def _check_devices(module: nn.Module) -> None:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.device.type != "cpu":
@@ -108,7 +113,8 @@ def _check_devices(module: nn.Module) -> None:
 
 def _check_training(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        if part.training and isinstance(part, layers.DROPOUT) and getattr(part, "p", 0):
+        drops = isinstance(part, layers.DROPOUT) or type(part).__name__ in spikingjelly.PASS_THROUGH
+        if part.training and drops and getattr(part, "p", 0):
             raise UnsupportedError(
                 "the module is in training mode, where its dropout is active",
                 where=name or type(part).__name__,

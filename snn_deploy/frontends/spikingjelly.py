@@ -120,6 +120,8 @@ READERS = {
 }
 # Sequences of layers, whatever they do with the time axis.
 SEQUENCES = ("SeqToANNContainer", "MultiStepContainer", "StepModeContainer")
+# What does nothing in inference; they derive from no torch class.
+PASS_THROUGH = ("Dropout", "Dropout2d")
 REFUSED = {
     "BatchNormThroughTime": "a batch norm with statistics per time step",
     "TemporalEffectiveBatchNorm": "a batch norm with a weight per time step",
