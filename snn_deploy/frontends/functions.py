@@ -13,6 +13,7 @@ from torch.nn import functional
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.frontends import layers
 from snn_deploy.frontends.builder import Attribute, Builder, Signal, add_operator
+from snn_deploy.frontends.functional import apply_layer, is_layer
 
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _RESHAPE = {torch.flatten, torch.reshape, "flatten", "reshape", "view"}
@@ -37,6 +38,8 @@ def apply_function(
     if target in _RESHAPE and signals:
         x = signals[0]
         sizes = [a for a in args if not isinstance(a, Signal)]
+        if builder.all_steps and "flatten" in str(node) and sizes and sizes[0] > 1:
+            sizes[0] -= 1  # it counts the time axis
         reshape = getattr(x.tensor, getattr(target, "__name__", str(target)))
         try:
             after = reshape(*sizes, **{k: v for k, v in kwargs.items() if k != "input"})
@@ -51,6 +54,8 @@ def apply_function(
         if flat is None:
             return x
         return Signal(after, (add_operator(builder, str(node), flat, x),))
+    if is_layer(target):
+        return apply_layer(builder, str(node), target, args, kwargs)
     if target in _DROPOUT:
         chance = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
         training = kwargs.get("training", args[2] if len(args) > 2 else target is not torch.dropout)

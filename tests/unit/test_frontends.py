@@ -12,11 +12,13 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from snn_deploy.engine.event import EventEngine  # noqa: E402
 from snn_deploy.errors import InputError, UnsupportedError, UsageError  # noqa: E402
 from snn_deploy.frontends.modules import graph_from_module, read_module  # noqa: E402
 from snn_deploy.frontends.state import ticket_content  # noqa: E402
 from snn_deploy.io.ticket import network_of, parse_ticket  # noqa: E402
 from snn_deploy.ir.network import Source  # noqa: E402
+from snn_deploy.passes.pipeline import fold  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
 from snn_deploy.tickets.models import TimeSequential, build  # noqa: E402
 
@@ -376,7 +378,11 @@ class SpikeSum(nn.Module):
         (Call(lambda m, x: x * 2), "mul", "mul in forward.*torch.nn layers"),
         (Call(lambda m, x: x + 1), "add", "constants into a layer's bias"),
         (Call(lambda m, x: x + x), "add", "added to itself"),
-        (Call(lambda m, x: functional.linear(x, m.table)), "linear", "weights have a name"),
+        (
+            Call(lambda m, x: functional.linear(x, x)),
+            "linear",
+            "weight computed in forward.*a parameter or buffer",
+        ),
         (Call(lambda m, x: functional.dropout(x)), "dropout", "stays active"),
         (Call(lambda m, x: x.reshape(-1)), "reshape", "flattening whole samples"),
         (Call(lambda m, x: x if x.sum() > 0 else -x), "Call", "cannot be followed.*branch"),
@@ -462,3 +468,66 @@ def test_a_time_batched_part_inside_a_module():
     net = TimeSequential(TimeSequential(nn.Linear(4, 4), LIF()), nn.Linear(4, 2), LIF())
     names = [n["name"] for n in graph_from_module(net, torch.zeros(1, 4))[0]["nodes"]]
     assert names == ["input", "0.0", "0.1", "1", "2", "output"]
+
+
+class Functional(nn.Module):
+    """Layers as function calls, with parameters of the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(3, 1, 3, 3))
+        self.offset = nn.Parameter(torch.randn(3))
+        self.norm = nn.BatchNorm2d(3)
+        self.fc = nn.Linear(12, 4)
+        self.lif1, self.lif2 = LIF(v_threshold=0.1), LIF(v_threshold=0.1)
+
+    def forward(self, x):
+        x = functional.conv2d(x, self.kernel, self.offset, padding=1)
+        n = self.norm
+        x = functional.batch_norm(
+            x, n.running_mean, n.running_var, n.weight, n.bias, training=self.training
+        )
+        x = functional.max_pool2d(self.lif1(x), 2)
+        x = functional.avg_pool2d(x, 2, stride=1, padding=0)
+        x = torch.flatten(x, 1)
+        return self.lif2(functional.linear(x, self.fc.weight, self.fc.bias))
+
+
+def test_functional_layers_equal_their_modules():
+    torch.manual_seed(0)
+    net = Functional().eval()
+    net.norm.running_mean.uniform_(-1, 1)
+    graph, _ = graph_from_module(net, torch.zeros(1, 1, 6, 6))
+    assert node(graph, "conv2d")["weight"] == "kernel"
+    assert node(graph, "conv2d")["bias"] == "offset"
+    assert node(graph, "batch_norm")["mean"] == "norm.running_mean"
+    assert node(graph, "max_pool2d")["kind"] == "max"
+    assert node(graph, "avg_pool2d")["stride"] == [1, 1]
+    assert node(graph, "linear")["weight"] == "fc.weight"
+    modules = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), net.norm, net.lif1, nn.MaxPool2d(2), nn.AvgPool2d(2, 1),
+        nn.Flatten(), net.fc, net.lif2,
+    ).eval()  # fmt: skip
+    modules[0].weight, modules[0].bias = net.kernel, net.offset
+    x = (torch.rand(3, 10, 1, 6, 6) < 0.5).numpy()
+    outputs = [
+        EventEngine(fold(network(m, torch.zeros(1, 1, 6, 6)))).run(x).output for m in (net, modules)
+    ]
+    assert outputs[0].any()
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_a_functional_batch_norm_in_training_is_refused():
+    class Net(Call):
+        def __init__(self):
+            super().__init__(
+                lambda m, x: functional.batch_norm(
+                    x, m.norm.running_mean, m.norm.running_var, training=True
+                )
+            )
+            self.norm = nn.BatchNorm1d(4)
+
+    with pytest.raises(UnsupportedError, match="uses the statistics of the batch") as caught:
+        graph_from_module(Net().eval(), torch.zeros(1, 4))
+    assert caught.value.where == "batch_norm"
+    assert "model.eval()" in caught.value.hint
