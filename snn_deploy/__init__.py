@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from snn_deploy.backends.prepare import prepare
     from snn_deploy.backends.registry import target
     from snn_deploy.backends.verify import verify
+    from snn_deploy.bridges.crosscheck import crosscheck
+    from snn_deploy.bridges.euler_cells import to_torch
+    from snn_deploy.bridges.norse_cells import to_norse
     from snn_deploy.errors import SnnDeployError
     from snn_deploy.frontends.live import (
         from_norse,
@@ -33,6 +36,7 @@ _HOME = {
     "Options": "snn_deploy.backends.base",
     "Program": "snn_deploy.backends.base",
     "SnnDeployError": "snn_deploy.errors",
+    "crosscheck": "snn_deploy.bridges.crosscheck",
     "fold": "snn_deploy.passes.pipeline",
     "from_norse": "snn_deploy.frontends.live",
     "from_sinabs": "snn_deploy.frontends.live",
@@ -43,6 +47,8 @@ _HOME = {
     "prepare": "snn_deploy.backends.prepare",
     "save_ticket": "snn_deploy.frontends.state",
     "target": "snn_deploy.backends.registry",
+    "to_norse": "snn_deploy.bridges.norse_cells",
+    "to_torch": "snn_deploy.bridges.euler_cells",
     "verify": "snn_deploy.backends.verify",
 }
 
@@ -52,6 +58,7 @@ __all__ = [
     "Program",
     "SnnDeployError",
     "__version__",
+    "crosscheck",
     "fold",
     "from_norse",
     "from_sinabs",
@@ -62,6 +69,8 @@ __all__ = [
     "prepare",
     "save_ticket",
     "target",
+    "to_norse",
+    "to_torch",
     "verify",
 ]
 

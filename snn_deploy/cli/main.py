@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "export": "Lower a model for a target and write its artifacts.",
     "run": "Run a model on a target; accuracy, operations, energy.",
     "verify": "Check a target against an independent simulator.",
+    "crosscheck": "Run a model in other frameworks, spike for spike.",
     "fit": "Say whether a model fits a device.",
     "compare": "Run a model on several targets side by side.",
     "inspect": "Show a model: layers, sparsity, quantization.",

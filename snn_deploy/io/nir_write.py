@@ -18,6 +18,7 @@ import numpy as np
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.io.nir_file import METADATA_KEY, METADATA_SCHEMA
+from snn_deploy.io.nir_operators import flatten_node, operator_node
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import Network, Population, Projection, per_neuron
@@ -36,11 +37,9 @@ from snn_deploy.ir.synapses import (
     Conv2d,
     Csr,
     Dense,
-    Diagonal,
     Identity,
-    Pool2d,
     Shape,
-    Synapse,
+    bias_of,
 )
 
 NIR_VERSION = "1.0.8"
@@ -55,6 +54,7 @@ class _Writer:
     projections: list[dict[str, Any]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     misjudged: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
 
     def fresh(self, wanted: str) -> str:
         name = base = wanted.replace("/", ".") or "node"
@@ -100,6 +100,13 @@ def nir_bytes(network: Network) -> bytes:
             f"{', '.join(writer.misjudged)}: the nir package infers a wrong shape for a grouped "
             "convolution or a kernel that is not square, and refuses the file unless it is read "
             "with type_check=False",
+            SnnDeployWarning,
+            2,
+        )
+    if writer.reshaped:
+        warnings.warn(
+            f"{', '.join(writer.reshaped)}: a line of values feeds neurons that form an image, "
+            "which NIR has no node for; the nir package reads the file with type_check=False only",
             SnnDeployWarning,
             2,
         )
@@ -210,8 +217,8 @@ def _projection(writer: _Writer, projection: Projection) -> None:
         if isinstance(synapse, Identity):
             continue
         if isinstance(synapse, Dense | Csr) and len(shape) > 1:
-            put(_flatten(shape), f"{projection.name}.flatten")
-        node, suffix = _operator(synapse, shape, where)
+            put(flatten_node(shape), f"{projection.name}.flatten")
+        node, suffix = operator_node(synapse, shape, where)
         put(node, projection.name + suffix)
         if "bias" in node and getattr(synapse, "bias", None) is None:
             writer.no_bias.append(here)
@@ -222,9 +229,20 @@ def _projection(writer: _Writer, projection: Projection) -> None:
             writer.misjudged.append(here)
     post = network.population(projection.post).shape
     last = shapes[-1]
+    if late is not None and any(
+        np.any(b) for s in projection.synapses if (b := bias_of(s)) is not None
+    ):
+        warnings.warn(
+            f"{where}: a bias stands before a delay per target neuron; other readers of this graph "
+            "let it act that much later",
+            SnnDeployWarning,
+            4,
+        )
     wait(late, last)
+    if len(last) < len(post):
+        writer.reshaped.append(projection.name)
     if len(last) > len(post):
-        put(_flatten(last), f"{projection.name}.flatten")
+        put(flatten_node(last), f"{projection.name}.flatten")
     if (here, writer.names[projection.post]) in writer.edges:
         # An edge can stand once only: a second direct connection gets a node of its own.
         ones = np.ones(shapes[-1])
@@ -258,84 +276,6 @@ def _delays(projection: Projection, where: str) -> tuple[Array | None, Array | N
             hint="use one delay for the projection, or one per source or target neuron",
         )
     return early, late
-
-
-def _flatten(shape: Shape) -> dict[str, Any]:
-    return {"type": "Flatten", "start_dim": 0, "end_dim": -1, "input_type": np.array(shape)}
-
-
-def _both_sides(padding: tuple[int, int, int, int], where: str) -> tuple[int, int]:
-    """Return (rows, columns) of padding that is the same on both sides."""
-    top, bottom, left, right = padding
-    if (top, left) != (bottom, right):
-        raise UnsupportedError(
-            "NIR has no asymmetric padding",
-            where=where,
-            hint="use the same padding on both sides",
-        )
-    return top, left
-
-
-def _operator(synapse: Synapse, shape: Shape, where: str) -> tuple[dict[str, Any], str]:
-    if isinstance(synapse, Dense | Csr):
-        weight = synapse.weight if isinstance(synapse, Dense) else synapse.to_dense()
-        if synapse.bias is None:
-            return {"type": "Linear", "weight": weight}, ""
-        return {"type": "Affine", "weight": weight, "bias": synapse.bias}, ""
-    if isinstance(synapse, Conv2d):
-        padding: Any = "same"
-        if not _is_same(synapse):
-            padding = np.array(_both_sides(synapse.padding, where))
-        return {
-            "type": "Conv2d",
-            "weight": synapse.weight,
-            "bias": _bias(synapse),
-            "stride": np.array(synapse.stride),
-            "padding": padding,
-            "dilation": np.array(synapse.dilation),
-            "groups": synapse.groups,
-            "input_shape": np.array(shape[1:]),
-        }, ""
-    if isinstance(synapse, Conv1d):
-        pad: Any = "same"
-        if not _is_same(synapse.as_conv2d()):
-            _, pad = _both_sides((0, 0, *synapse.padding), where)
-        return {
-            "type": "Conv1d",
-            "weight": synapse.weight,
-            "bias": _bias(synapse),
-            "stride": synapse.stride,
-            "padding": pad,
-            "dilation": synapse.dilation,
-            "groups": synapse.groups,
-            "input_shape": shape[1],
-        }, ""
-    if isinstance(synapse, Pool2d):
-        top, left = _both_sides(synapse.padding, where)
-        kind = "SumPool2d" if synapse.kind == "sum" else "AvgPool2d"
-        return {
-            "type": kind,
-            "kernel_size": np.array(synapse.kernel),
-            "stride": np.array(synapse.stride),
-            "padding": np.array((top, left)),
-        }, ".pool"
-    assert isinstance(synapse, Diagonal), "fold the network before writing it"
-    scale = np.broadcast_to(synapse.scale, shape)
-    return {"type": "Scale", "scale": np.ascontiguousarray(scale)}, ".scale"
-
-
-def _is_same(conv: Conv2d) -> bool:
-    """Return whether one side's odd pixel makes it torch's padding "same", which NIR has."""
-    extra = [d * (k - 1) for d, k in zip(conv.dilation, conv.weight.shape[2:], strict=True)]
-    wanted = tuple(side for e in extra for side in (e // 2, e - e // 2))
-    uneven = any(e % 2 for e in extra)
-    return uneven and conv.stride == (1, 1) and conv.padding == wanted
-
-
-def _bias(synapse: Conv1d | Conv2d) -> Array:
-    if synapse.bias is not None:
-        return synapse.bias
-    return np.zeros(synapse.weight.shape[0], synapse.weight.dtype)
 
 
 def _metadata(writer: _Writer, remarks: dict[str, dict[str, Any]]) -> str:

@@ -10,36 +10,16 @@ This is the equation that every engine and backend of the package obeys; the sta
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from snn_deploy.bridges.spike import Spike, surrogate
 from snn_deploy.errors import UsageError
 
 ResetKind = Literal["value", "subtract"]
 Number: TypeAlias = float | Tensor
-
-
-def _surrogate(distance: Tensor, alpha: float) -> Tensor:
-    """Return the derivative of ``atan(pi/2 alpha x) / pi + 1/2`` at ``distance``."""
-    return (alpha / 2) / (1 + (math.pi / 2 * alpha * distance).square())
-
-
-class _Spike(torch.autograd.Function):  # type: ignore[misc]
-    """Heaviside step (strict) forwards, ATan surrogate backwards."""
-
-    @staticmethod
-    def forward(ctx: Any, distance: Tensor, alpha: float) -> Tensor:
-        ctx.save_for_backward(distance)
-        ctx.alpha = alpha
-        return (distance > 0).to(distance.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (distance,) = ctx.saved_tensors
-        return grad * _surrogate(distance, ctx.alpha), None
 
 
 class _Scan(torch.autograd.Function):  # type: ignore[misc]
@@ -75,7 +55,7 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         distance, spikes = ctx.saved_tensors
         keep, gain, to_value, alpha = ctx.constants
-        grad_v = grad * _surrogate(distance, alpha)
+        grad_v = grad * surrogate(distance, alpha)
         for t in range(grad.shape[0] - 2, -1, -1):
             carried = keep * grad_v[t + 1]
             grad_v[t] += carried * (1 - spikes[t]) if to_value else carried
@@ -169,7 +149,7 @@ class LIF(nn.Module):  # type: ignore[misc]
         keep, gain, offset = self.coefficients()
         v = torch.zeros_like(current) if v is None else v
         v = keep * v + (current * gain + offset)
-        z: Tensor = _Spike.apply(v - self.v_threshold, self.alpha)
+        z: Tensor = Spike.apply(v - self.v_threshold, self.alpha)
         amount, fired = self._amount(), z.detach()
         if amount is None:
             return z, v * (1 - fired) + self.v_reset * fired

@@ -419,3 +419,18 @@ def test_operators_that_branch_without_end_are_refused(tmp_path):
     line = ["input", *(f"s{i}" for i in range(300)), "n", "output"]
     path = write(tmp_path / "b.nir", graph(nodes, list(itertools.pairwise(line))))
     fails(path, "branch or chain without end", "multiply linear layers", "n", UnsupportedError)
+
+
+def test_a_line_that_feeds_an_image_warns_and_reads_back(tmp_path):
+    net = network(
+        [population("in", (3,), Relay()), population("out", (1, 2, 2), lif())],
+        [projection("in", "out", Dense(weight=grid(np.random.default_rng(0), 4, 3)))],
+    )
+    with pytest.warns(SnnDeployWarning, match="in-out: a line of values feeds neurons"):
+        content = nir_bytes(net)
+    path = tmp_path / "a.nir"
+    path.write_bytes(content)
+    assert read_nir(path) == net
+    with pytest.raises(ValueError, match="type mismatch"):
+        nir.read(path)
+    assert "out" in nir.read(path, type_check=False).nodes

@@ -1,0 +1,106 @@
+"""A population as snnTorch's own neuron, for crosscheck: gains go into its input current."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snn_deploy.bridges.norse_cells import plain_cell
+from snn_deploy.errors import UnsupportedError
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Network, Population, fitted
+from snn_deploy.ir.neurons import Step
+
+_HINT = "the other frameworks and the float engine run it"
+
+
+class SnnTorchCell(nn.Module):  # type: ignore[misc]
+    """snnTorch's Leaky or Synaptic. Its membrane is the one before the reset: not compared."""
+
+    def __init__(self, neuron: Any, step: Step, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.neuron, self._shape = neuron, shape
+        self._current, self._spikes = step.has_current, step.threshold is not None
+        gain = fitted(step.gain_v, shape) * (fitted(step.gain_u, shape) if step.has_current else 1)
+        for name, value in (("gain", gain), ("offset", step.offset), ("v_init", step.v_init)):
+            fit = np.array(fitted(value, shape), np.float64)
+            self.register_buffer(name, torch.from_numpy(fit))
+
+    def start(self, batch: int, dtype: torch.dtype) -> Any:
+        """Return (current, membrane) before step 0."""
+        zeros = torch.zeros((batch, *self._shape), dtype=dtype)
+        return zeros, zeros + self.v_init
+
+    def forward(self, current: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return snnTorch's spikes, or its membrane for a population that never spikes."""
+        drive = current * self.gain + self.offset
+        i, v = state
+        if self._current:
+            spikes, i, v = self.neuron(drive, i, v)
+        else:
+            spikes, v = self.neuron(drive, v)
+        return (spikes.to(drive.dtype) if self._spikes else v), (i, v)
+
+    def membrane(self, state: Any) -> Tensor | None:
+        """Return v of a population that never spikes."""
+        return None if self._spikes else state[1]
+
+
+def snntorch_cell(network: Network, population: Population) -> nn.Module:
+    """Return a population's cell; UnsupportedError where snnTorch computes something else."""
+    import snntorch
+
+    plain = plain_cell(population)
+    if plain is not None:
+        return plain
+    step, shape = population.neuron.step(network.dt_s), population.shape
+    where = network.where(population.name)
+    keep = np.asarray(step.keep_v)
+    if step.has_current and bool(np.any(step.offset != 0)):
+        raise UnsupportedError("snnTorch's Synaptic has no leak potential", where=where, hint=_HINT)
+
+    def put(value: Array) -> Tensor:
+        return torch.from_numpy(np.array(fitted(value, shape), np.float64))
+
+    # A population that never spikes: no reset, and its spikes are not read.
+    how: dict[str, Any] = {"reset_mechanism": "none"}
+    if step.threshold is not None:
+        _check_start(step, where)
+        how = {"threshold": put(step.threshold), **_reset(step, keep, where)}
+    if step.has_current:
+        neuron = snntorch.Synaptic(alpha=put(step.keep_u), beta=put(step.keep_v), **how)
+    else:
+        neuron = snntorch.Leaky(beta=put(step.keep_v), **how)
+    return SnnTorchCell(neuron, step, shape)
+
+
+def _check_start(step: Step, where: str) -> None:
+    assert step.threshold is not None
+    if bool(np.any(step.v_init > step.threshold)) or bool(np.any(step.threshold < 0)):
+        raise UnsupportedError(
+            "snnTorch resets a membrane that starts above its threshold", where=where, hint=_HINT
+        )
+
+
+def _reset(step: Step, keep: Array, where: str) -> dict[str, Any]:
+    assert step.threshold is not None
+    if step.reset == "value":
+        if bool(np.any(step.v_reset != 0)):
+            raise UnsupportedError("snnTorch resets to 0 only", where=where, hint=_HINT)
+        # Synaptic's delayed reset would drop the next step's input too.
+        return {"reset_mechanism": "zero", "reset_delay": not step.has_current}
+    if not np.any(step.reset_amount):
+        return {"reset_mechanism": "none"}
+    if not np.array_equal(step.reset_amount * keep, np.broadcast_to(
+        step.threshold, np.broadcast_shapes(step.threshold.shape, (step.reset_amount * keep).shape)
+    )):  # fmt: skip
+        raise UnsupportedError(
+            "snnTorch subtracts the threshold after the decay, which is threshold/beta before it",
+            where=where,
+            used="this neuron subtracts another amount",
+            hint=_HINT,
+        )
+    return {"reset_mechanism": "subtract"}
