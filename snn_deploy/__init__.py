@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snn_deploy.bridges.crosscheck import crosscheck
     from snn_deploy.bridges.euler_cells import to_torch
     from snn_deploy.bridges.norse_cells import to_norse
+    from snn_deploy.bridges.onnx_export import to_onnx
     from snn_deploy.errors import SnnDeployError
     from snn_deploy.frontends.live import (
         from_norse,
@@ -48,6 +49,7 @@ _HOME = {
     "save_ticket": "snn_deploy.frontends.state",
     "target": "snn_deploy.backends.registry",
     "to_norse": "snn_deploy.bridges.norse_cells",
+    "to_onnx": "snn_deploy.bridges.onnx_export",
     "to_torch": "snn_deploy.bridges.euler_cells",
     "verify": "snn_deploy.backends.verify",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "save_ticket",
     "target",
     "to_norse",
+    "to_onnx",
     "to_torch",
     "verify",
 ]

@@ -69,9 +69,7 @@ def operator(graph: Graph, synapse: Synapse, before: Shape, after: Shape, x: str
     return reshaped(graph, x, out, after, name)
 
 
-def dense(
-    graph: Graph, weight: Array, bias: Array | None, shape: Shape, x: str, name: str
-) -> str:
+def dense(graph: Graph, weight: Array, bias: Array | None, shape: Shape, x: str, name: str) -> str:
     """Add x W^T + b; ``x`` is flattened first where it is not a row."""
     if len(shape) > 1:
         x = graph.node("Flatten", [x], f"{name}.flat", axis=1)
@@ -99,16 +97,16 @@ def _conv(graph: Graph, conv: Conv1d | Conv2d, x: str, name: str) -> str:
         inputs.append(graph.constant(f"{name}.bias", conv.bias))
     if isinstance(conv, Conv2d):
         top, bottom, left, right = conv.padding
-        pads, stride, dilation = [top, left, bottom, right], conv.stride, conv.dilation
+        pads, strides, dilations = [top, left, bottom, right], [*conv.stride], [*conv.dilation]
     else:
-        pads, stride, dilation = list(conv.padding), (conv.stride,), (conv.dilation,)
+        pads, strides, dilations = [*conv.padding], [conv.stride], [conv.dilation]
     return graph.node(
         "Conv",
         inputs,
         name,
         kernel_shape=list(conv.weight.shape[2:]),
-        strides=list(stride),
-        dilations=list(dilation),
+        strides=strides,
+        dilations=dilations,
         pads=pads,
         group=conv.groups,
     )
@@ -137,9 +135,7 @@ def _windows(graph: Graph, conv: Conv2d, before: Shape, after: Shape, x: str, na
         taps.append(graph.node("Reshape", [part, one_tap], f"{name}.tap"))
     count = kernel_height * kernel_width
     joined = graph.node("Concat", taps, f"{name}.taps", axis=2) if count > 1 else taps[0]
-    grouped = graph.integers(
-        f"{name}.grouped", (-1, conv.groups, group_in * count, height * width)
-    )
+    grouped = graph.integers(f"{name}.grouped", (-1, conv.groups, group_in * count, height * width))
     columns = graph.node("Reshape", [joined, grouped], f"{name}.columns")
     weight = conv.weight.reshape(conv.groups, out_channels // conv.groups, group_in * count)
     weights = graph.constant(f"{name}.weight", weight)

@@ -13,7 +13,7 @@ from onnx import FunctionProto, NodeProto, helper
 
 from snn_deploy.bridges.onnx_graph import OPSET, Graph
 from snn_deploy.ir.network import Population, fitted
-from snn_deploy.ir.neurons import Relay, Step
+from snn_deploy.ir.neurons import Relay, Step, Threshold
 
 DOMAIN = "ai.snn_deploy"
 
@@ -33,10 +33,6 @@ def function_name(population: Population, step: Step) -> str:
     return f"{kind}Subtract" if step.reset == "subtract" else kind
 
 
-def _is_state(step: Step) -> bool:
-    return bool(step.keep_v.any()) or step.has_current
-
-
 def parameters(population: Population, step: Step) -> list[str]:
     """Return the names of the coefficients that the population's function takes, in order."""
     kind = type(population.neuron).__name__
@@ -51,7 +47,7 @@ def parameters(population: Population, step: Step) -> list[str]:
 
 def states(population: Population, step: Step) -> tuple[str, ...]:
     """Return the state variables of a population: u, v, both or none."""
-    if isinstance(population.neuron, Relay) or type(population.neuron).__name__ == "Threshold":
+    if isinstance(population.neuron, Relay | Threshold):
         return ()
     return ("u", "v") if step.has_current else ("v",)
 
@@ -59,7 +55,7 @@ def states(population: Population, step: Step) -> tuple[str, ...]:
 def function(population: Population, step: Step) -> FunctionProto:
     """Return the function: inputs current, states, coefficients; outputs z (if it spikes), states.
 
-    Raises nothing: every neuron type but Relay has one.
+    Every neuron type but Relay, which computes nothing, has one.
     """
     names = parameters(population, step)
     held = states(population, step)
@@ -116,9 +112,7 @@ def advance(
     fires = step.threshold is not None
     outputs = [f"{population.name}.z"] if fires else []
     outputs += [f"{population.name}.next_{name}" for name in states(population, step)]
-    made = graph.several(
-        function_name(population, step), inputs, outputs, domain=DOMAIN, label=population.name
-    )
+    made = graph.several(function_name(population, step), inputs, outputs, domain=DOMAIN)
     z = made[0] if fires else ""
     new = dict(zip(states(population, step), made[1 if fires else 0 :], strict=True))
     held.update(new)

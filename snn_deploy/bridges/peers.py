@@ -130,7 +130,7 @@ def _torch_peer(name: str, package: str, extra: str, cell: str) -> Peer:
     return TorchPeer(name, packages, (f"snn_deploy.bridges.{name}_cells", cell))
 
 
-NAMES = ("norse", "snntorch", "spikingjelly", "nir-euler")
+NAMES = ("norse", "snntorch", "spikingjelly", "nir-euler", "onnx")
 
 
 def peer(name: str) -> Peer:
@@ -143,4 +143,7 @@ def peer(name: str) -> Peer:
         return _torch_peer("spikingjelly", "spikingjelly", "interop", "spikingjelly_cell")
     if name == "nir-euler":
         return NirEulerPeer()
+    if name == "onnx":
+        onnx: Peer = import_module("snn_deploy.bridges.onnx_peer").OnnxPeer()
+        return onnx
     raise UsageError(f"no framework is called {name!r}", hint=f"choose from {', '.join(NAMES)}")

@@ -39,6 +39,7 @@ from snn_deploy.cli.output import check_targets, emit
     metavar="DIR",
     help="Folder to make (default: <model>-export).",
 )
+@click.option("--onnx", is_flag=True, help="Write the float program as ONNX too.")
 @device_option
 @bits_option
 @settings_option
@@ -46,6 +47,7 @@ from snn_deploy.cli.output import check_targets, emit
 def command(**options: Any) -> None:
     """Lower MODEL for one or more targets; write NIR, artifacts, a report and a manifest."""
     from snn_deploy.backends.registry import target as find_target
+    from snn_deploy.bridges.onnx_export import require
     from snn_deploy.cli.options import shown_warnings
     from snn_deploy.errors import UsageError
     from snn_deploy.report.export import default_folder, export
@@ -57,10 +59,12 @@ def command(**options: Any) -> None:
         raise UsageError(
             "--device belongs to one target", hint="export one target at a time with --device"
         )
+    if options["onnx"]:
+        require("onnx")
     targets = [find_target(name) for name in names]
     check_settings(targets, options)
     network = folded_network(options)
     programs = [(t, prepared(network, t, options)) for t in targets]
     with shown_warnings():
-        report = export(network, programs, folder, force=options["force"])
+        report = export(network, programs, folder, force=options["force"], onnx=options["onnx"])
     emit(report, options)

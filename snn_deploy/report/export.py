@@ -40,10 +40,12 @@ def export(
     folder: Path,
     *,
     force: bool = False,
+    onnx: bool = False,
 ) -> Report:
     """Write NIR, artifacts per target, report.json and a manifest into ``folder``.
 
-    Raises OutputError (exit 10) and leaves an earlier folder as it was.
+    onnx: also write the float program as ONNX (float32). Raises OutputError (exit 10) and leaves
+    an earlier folder as it was.
     """
     stem = stem_of(network.source.path)
     # The file's name, not its path: the same model exported from elsewhere gives the same bytes.
@@ -52,13 +54,17 @@ def export(
     programs = [(t, replace(p, real=replace(p.real, source=source))) for t, p in programs]
     with new_folder(folder, force=force, marker=MANIFEST) as building:
         write_bytes(building / f"{stem}.nir", nir_bytes(network))
+        if onnx:
+            from snn_deploy.bridges.onnx_export import to_onnx
+
+            write_bytes(building / f"{stem}.onnx", to_onnx(network))
         written: dict[str, list[str]] = {}
         for target, program in programs:
             place = building / target.name
             place.mkdir()
             names = target.write(program, place, stem)
             written[target.name] = [f"{target.name}/{n}" for n in names]
-        report = export_report(named, programs, written, folder)
+        report = export_report(named, programs, written, folder, onnx=onnx)
         write_json(building / "report.json", report.as_json())
         _manifest(building, named, programs)
     return report
@@ -91,6 +97,8 @@ def export_report(
     programs: Sequence[tuple[Target, Program]],
     written: dict[str, list[str]],
     folder: Path,
+    *,
+    onnx: bool = False,
 ) -> Report:
     """Return the report of ``export``."""
     rows: list[tuple[str, ...]] = []
@@ -133,7 +141,8 @@ def export_report(
         if table is not None:
             sections.append(table)
     stem = stem_of(network.source.path)
-    names = [f"{stem}.nir", *(n for files in written.values() for n in files[:4])]
+    models = [f"{stem}.nir", *([f"{stem}.onnx"] if onnx else [])]
+    names = [*models, *(n for files in written.values() for n in files[:4])]
     hidden = sum(max(0, len(files) - 4) for files in written.values())
     lines = [("file", f"{folder}/{n}") for n in names]
     if hidden:

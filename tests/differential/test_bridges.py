@@ -27,6 +27,7 @@ CANNOT = {
     "spikingjelly": {
         "amount", "cuba", "per neuron", "per channel", "li", "cuba li", "integrator",
     },
+    "onnx": set(),
     "nir-euler": {"subtract", "amount", "conv dilated", "conv1d", "pools"},
 }  # fmt: skip
 
