@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ class EulerCell(nn.Module):  # type: ignore[misc]
     def __init__(self, network: Network, population: Population, alpha: float = 2.0) -> None:
         super().__init__()
         step = population.neuron.step(network.dt_s)
-        self._shape = population.shape
         self._reset, self._has_current, self._alpha = step.reset, step.has_current, alpha
 
         def keep(name: str, value: Array) -> None:
@@ -37,11 +37,9 @@ class EulerCell(nn.Module):  # type: ignore[misc]
         if step.threshold is not None:
             keep("threshold", step.threshold)
 
-    def start(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def start(self, zeros: Tensor) -> tuple[Tensor, Tensor]:
         """Return (u, v) before step 0."""
-        shape = (batch, *self._shape)
-        zeros = torch.zeros(shape, dtype=dtype)
-        return zeros, zeros + self.v_init.to(dtype)
+        return zeros, zeros + self.v_init
 
     def forward(self, current: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
         """Return spikes, or v for a population that never spikes, and the new state."""
@@ -64,15 +62,19 @@ class EulerCell(nn.Module):  # type: ignore[misc]
         return state[1]
 
 
-def to_torch(network: Network, *, dtype: torch.dtype = torch.float32) -> NetworkModule:
+def to_torch(
+    network: Network, *, dtype: torch.dtype = torch.float32, alpha: float = 2.0
+) -> NetworkModule:
     """Return a torch module that runs ``network`` and can be trained.
 
     forward takes (steps, batch, *shape) and returns (steps, batch, n) spikes, or membranes for a
     membrane readout; ``to_network()`` gives the Network with the trained weights. The network is
-    folded first, and zero weights are pruned and stay zero. Raises UnsupportedError for a delay
-    per synapse.
+    folded first, and zero weights are pruned and stay zero. alpha: the steepness of the spikes'
+    surrogate gradient. Raises UnsupportedError for a delay per synapse within a chain of
+    operators.
     """
     from snn_deploy.passes.pipeline import fold
 
-    module: NetworkModule = NetworkModule(fold(network), EulerCell).to(dtype)
+    made = NetworkModule(fold(network), partial(EulerCell, alpha=alpha))
+    module: NetworkModule = made.to(dtype)
     return module

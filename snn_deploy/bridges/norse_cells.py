@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_deploy.bridges.plain_cell import plain_cell
 from snn_deploy.bridges.torch_network import NetworkModule
 from snn_deploy.errors import MissingDependencyError, UnsupportedError
 from snn_deploy.ir.network import Network, Population, fitted
-from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator, Relay, Threshold
+from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
@@ -34,7 +35,7 @@ class NorseCell(nn.Module):  # type: ignore[misc]
         make: Callable[[dict[str, Tensor]], tuple[Step, Callable[[Tensor, Tensor], Any]]],
     ) -> None:
         super().__init__()
-        self._shape, self._names, self._make = shape, tuple(parameters), make
+        self._names, self._make = tuple(parameters), make
         for name, value in parameters.items():
             fit = np.array(fitted(value, shape), np.float64)
             self.register_buffer(name, torch.from_numpy(fit))
@@ -42,10 +43,9 @@ class NorseCell(nn.Module):  # type: ignore[misc]
     def _made(self) -> tuple[Step, Callable[[Tensor, Tensor], Any]]:
         return self._make({name: getattr(self, name) for name in self._names})
 
-    def start(self, batch: int, dtype: torch.dtype) -> Any:
+    def start(self, zeros: Tensor) -> Any:
         """Return norse's state before step 0."""
-        zeros = torch.zeros((batch, *self._shape), dtype=dtype)
-        return self._made()[1](zeros + self.v_init.to(dtype), zeros)
+        return self._made()[1](zeros + self.v_init, zeros)
 
     def forward(self, current: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return norse's output and new state."""
@@ -55,37 +55,6 @@ class NorseCell(nn.Module):  # type: ignore[misc]
         """Return norse's membrane, after the reset."""
         v: Tensor = state.v
         return v
-
-
-class PlainCell(nn.Module):  # type: ignore[misc]
-    """What needs no framework's neuron: a comparator, or a population that passes values on."""
-
-    def __init__(self, population: Population) -> None:
-        super().__init__()
-        neuron = population.neuron
-        self._compares = isinstance(neuron, Threshold)
-        if isinstance(neuron, Threshold):
-            fit = np.array(fitted(neuron.threshold, population.shape), np.float64)
-            self.register_buffer("threshold", torch.from_numpy(fit))
-
-    def start(self, batch: int, dtype: torch.dtype) -> Any:
-        """Return no state."""
-        return None
-
-    def forward(self, current: Tensor, state: Any) -> tuple[Tensor, Tensor]:
-        """Return 1 where the current exceeds the threshold, or the current itself."""
-        if self._compares:
-            return (current > self.threshold).to(current.dtype), current
-        return current, current
-
-    def membrane(self, state: Tensor) -> Tensor:
-        """Return the current."""
-        return state
-
-
-def plain_cell(population: Population) -> PlainCell | None:
-    """Return the cell of a comparator or relay, None for a neuron with a state."""
-    return PlainCell(population) if isinstance(population.neuron, Threshold | Relay) else None
 
 
 def norse_cell(network: Network, population: Population) -> nn.Module:
@@ -166,7 +135,8 @@ def norse_cell(network: Network, population: Population) -> nn.Module:
         common |= {"gain": neuron.step(dt).gain_v, "threshold": neuron.v_threshold}
         return NorseCell(shape, common | {"reset": neuron.v_reset}, fire)
     assert isinstance(neuron, IF | Integrator)
-    raise _refusal(f"norse has no equation for {type(neuron).__name__} with this reset", where)
+    kind = "Integrator" if isinstance(neuron, Integrator) else "an IF that subtracts on reset"
+    raise _refusal(f"norse has no equation for {kind}", where)
 
 
 def _synapse(neuron: CubaLIF | CubaLI, dt: float) -> dict[str, Any]:

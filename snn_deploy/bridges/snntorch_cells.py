@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_deploy.bridges.norse_cells import plain_cell
+from snn_deploy.bridges.plain_cell import plain_cell
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, Population, fitted
@@ -18,23 +18,28 @@ _HINT = "the other frameworks and the float engine run it"
 
 
 class SnnTorchCell(nn.Module):  # type: ignore[misc]
-    """snnTorch's Leaky or Synaptic. Its membrane is the one before the reset: not compared."""
+    """snnTorch's Leaky or Synaptic, its state kept outside of it.
 
-    def __init__(self, neuron: Any, step: Step, shape: tuple[int, ...]) -> None:
+    shows_membrane: False where the neuron shows its membrane before the reset, which is another
+    quantity than ours.
+    """
+
+    def __init__(
+        self, neuron: Any, step: Step, shape: tuple[int, ...], shows_membrane: bool
+    ) -> None:
         super().__init__()
-        self.neuron, self._shape = neuron, shape
+        self.neuron, self._shows_membrane = neuron, shows_membrane
         self._current, self._spikes = step.has_current, step.threshold is not None
         gain = fitted(step.gain_v, shape) * (fitted(step.gain_u, shape) if step.has_current else 1)
         for name, value in (("gain", gain), ("offset", step.offset), ("v_init", step.v_init)):
             fit = np.array(fitted(value, shape), np.float64)
             self.register_buffer(name, torch.from_numpy(fit))
 
-    def start(self, batch: int, dtype: torch.dtype) -> Any:
+    def start(self, zeros: Tensor) -> tuple[Tensor, Tensor]:
         """Return (current, membrane) before step 0."""
-        zeros = torch.zeros((batch, *self._shape), dtype=dtype)
         return zeros, zeros + self.v_init
 
-    def forward(self, current: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def forward(self, current: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
         """Return snnTorch's spikes, or its membrane for a population that never spikes."""
         drive = current * self.gain + self.offset
         i, v = state
@@ -44,9 +49,9 @@ class SnnTorchCell(nn.Module):  # type: ignore[misc]
             spikes, v = self.neuron(drive, v)
         return (spikes.to(drive.dtype) if self._spikes else v), (i, v)
 
-    def membrane(self, state: Any) -> Tensor | None:
-        """Return v of a population that never spikes."""
-        return None if self._spikes else state[1]
+    def membrane(self, state: tuple[Tensor, Tensor]) -> Tensor | None:
+        """Return v where it is the one after the reset."""
+        return state[1] if self._shows_membrane else None
 
 
 def snntorch_cell(network: Network, population: Population) -> nn.Module:
@@ -74,7 +79,7 @@ def snntorch_cell(network: Network, population: Population) -> nn.Module:
         neuron = snntorch.Synaptic(alpha=put(step.keep_u), beta=put(step.keep_v), **how)
     else:
         neuron = snntorch.Leaky(beta=put(step.keep_v), **how)
-    return SnnTorchCell(neuron, step, shape)
+    return SnnTorchCell(neuron, step, shape, how["reset_mechanism"] != "subtract")
 
 
 def _check_start(step: Step, where: str) -> None:
@@ -86,17 +91,19 @@ def _check_start(step: Step, where: str) -> None:
 
 
 def _reset(step: Step, keep: Array, where: str) -> dict[str, Any]:
+    """Return snnTorch's arguments for a reset with the same effect."""
     assert step.threshold is not None
     if step.reset == "value":
         if bool(np.any(step.v_reset != 0)):
             raise UnsupportedError("snnTorch resets to 0 only", where=where, hint=_HINT)
-        # Synaptic's delayed reset would drop the next step's input too.
-        return {"reset_mechanism": "zero", "reset_delay": not step.has_current}
+        # The delayed form fires the same, but Synaptic's drops the next step's input too, and
+        # both show the membrane before the reset.
+        return {"reset_mechanism": "zero", "reset_delay": False}
     if not np.any(step.reset_amount):
         return {"reset_mechanism": "none"}
-    if not np.array_equal(step.reset_amount * keep, np.broadcast_to(
-        step.threshold, np.broadcast_shapes(step.threshold.shape, (step.reset_amount * keep).shape)
-    )):  # fmt: skip
+    amount, threshold = np.broadcast_arrays(step.reset_amount * keep, step.threshold)
+    # Without the delay it subtracts the threshold, but not twice in a row: another equation.
+    if not np.array_equal(amount, threshold):
         raise UnsupportedError(
             "snnTorch subtracts the threshold after the decay, which is threshold/beta before it",
             where=where,

@@ -1,7 +1,7 @@
 """A population as SpikingJelly's own neuron, for crosscheck: gains go into its input current.
 
-SpikingJelly's surrogate functions fire at v >= threshold. It takes any function in their place: a
-strict one here, so that both a spike and what it subtracts use the same threshold.
+SpikingJelly fires at v >= threshold, so its node gets the next larger number. A node that subtracts
+what it compares with keeps our threshold, and gets a strict comparison in place of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_deploy.bridges.norse_cells import plain_cell
+from snn_deploy.bridges.plain_cell import plain_cell
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, Population, fitted
@@ -31,31 +31,38 @@ class Strict(nn.Module):  # type: ignore[misc]
 
 
 class SpikingJellyCell(nn.Module):  # type: ignore[misc]
-    """SpikingJelly's IFNode or LIFNode, its state kept outside of it."""
+    """A SpikingJelly node, its state kept outside of it."""
 
-    def __init__(self, neuron: Any, step: Step, shape: tuple[int, ...], rest: float) -> None:
+    def __init__(self, node: Any, step: Step, shape: tuple[int, ...], gain: Array, offset: Array):
         super().__init__()
-        self.neuron, self._shape = neuron, shape
-        # The node leaks towards its reset value: what differs from that is a constant current.
-        offset = fitted(step.offset, shape) - (1 - fitted(step.keep_v, shape)) * rest
-        for name, value in (("gain", step.gain_v), ("offset", offset), ("v_init", step.v_init)):
-            fit = np.array(fitted(value, shape), np.float64)
-            self.register_buffer(name, torch.from_numpy(fit))
+        self.node = node
+        self._spikes, self._current = step.threshold is not None, step.has_current
+        for name, value in (("gain", gain), ("offset", offset), ("v_init", step.v_init)):
+            self.register_buffer(name, _put(value, shape))
 
-    def start(self, batch: int, dtype: torch.dtype) -> Tensor:
-        """Return the membrane before step 0."""
-        v: Tensor = torch.zeros((batch, *self._shape), dtype=dtype) + self.v_init
-        return v
+    def start(self, zeros: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (current, membrane) before step 0."""
+        return zeros, zeros + self.v_init
 
-    def forward(self, current: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return SpikingJelly's spikes and its membrane."""
-        self.neuron.v = state
-        spikes = self.neuron(current * self.gain + self.offset)
-        return spikes.to(current.dtype), self.neuron.v
+    def forward(self, current: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        """Return SpikingJelly's spikes, or its membrane for a population that never spikes."""
+        drive = current * self.gain + self.offset
+        i, self.node.v = state
+        if not self._spikes:
+            self.node.neuronal_charge(drive)
+            return self.node.v, (i, self.node.v)
+        if self._current:
+            self.node.c = i
+        spikes = self.node(drive).to(drive.dtype)
+        return spikes, (self.node.c if self._current else i, self.node.v)
 
-    def membrane(self, state: Tensor) -> Tensor:
+    def membrane(self, state: tuple[Tensor, Tensor]) -> Tensor:
         """Return v after the reset."""
-        return state
+        return state[1]
+
+
+def _put(value: Array, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(np.array(fitted(value, shape), np.float64))
 
 
 def spikingjelly_cell(network: Network, population: Population) -> nn.Module:
@@ -67,44 +74,74 @@ def spikingjelly_cell(network: Network, population: Population) -> nn.Module:
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     from spikingjelly.activation_based import neuron
 
-    step, where = population.neuron.step(network.dt_s), network.where(population.name)
-    name = type(population.neuron).__name__
-    if step.threshold is None or step.has_current:
+    step, shape = population.neuron.step(network.dt_s), population.shape
+    where = network.where(population.name)
+    if step.has_current and step.threshold is None:
         raise UnsupportedError(
-            f"{name} has no counterpart among SpikingJelly's IFNode and LIFNode",
-            where=where,
-            hint=_HINT,
+            "SpikingJelly has no current-based neuron that never spikes", where=where, hint=_HINT
         )
+    if step.has_current and bool(np.any(step.offset != 0)):
+        raise UnsupportedError(
+            "SpikingJelly's CUBALIFNode has no leak potential", where=where, hint=_HINT
+        )
+    pure = bool(np.all(step.keep_v == 1))
+    if not pure and not step.has_current and bool(np.any(step.keep_v <= 0)):
+        raise UnsupportedError(
+            "SpikingJelly's LIFNode needs a time constant above one step", where=where, hint=_HINT
+        )
+    with np.errstate(divide="ignore"):
+        tau = 1.0 / (1.0 - step.keep_v)
+    if step.threshold is None:
+        if pure:
+            node = neuron.NonSpikingIFNode()
+            return SpikingJellyCell(node, step, shape, step.gain_v, step.offset)
+        # It divides the whole input by tau.
+        node = neuron.NonSpikingLIFNode()
+        node.tau = _put(tau, shape)
+        return SpikingJellyCell(node, step, shape, step.gain_v * tau, step.offset * tau)
 
-    def one(value: Array, what: str) -> float:
-        if np.ptp(value):
+    how = _firing(step, where)
+    rest = how["v_reset"] or 0.0
+    gain, offset = step.gain_v, step.offset
+    if step.has_current:
+        node = neuron.CUBALIFNode(**how)
+        node.c_decay, node.v_decay = _put(step.keep_u, shape), _put(step.keep_v, shape)
+        gain = gain * step.gain_u
+    elif pure:
+        node = neuron.IFNode(**how)
+    else:
+        node = neuron.LIFNode(decay_input=False, **how)
+        node.tau = _put(tau, shape)
+        # The node leaks towards its reset value: what differs from that is a constant current.
+        offset = offset - (1.0 - step.keep_v) * rest
+    # The constructors take one number; the equations, one per neuron as well.
+    node.v_threshold = _put(_threshold(step), shape)
+    return SpikingJellyCell(node, step, shape, gain, offset)
+
+
+def _threshold(step: Step) -> Array:
+    """Return what the node compares with."""
+    assert step.threshold is not None
+    return np.nextafter(step.threshold, np.inf) if step.reset == "value" else step.threshold
+
+
+def _firing(step: Step, where: str) -> dict[str, Any]:
+    """Return the nodes' arguments for the reset and the comparison."""
+    assert step.threshold is not None
+    if step.reset == "value":
+        if np.ptp(step.v_reset):
             raise UnsupportedError(
-                f"SpikingJelly's nodes have one {what} for a layer",
+                "SpikingJelly's nodes have one reset value for a layer",
                 where=where,
-                used=f"{float(np.min(value)):g} to {float(np.max(value)):g}",
+                used=f"{float(np.min(step.v_reset)):g} to {float(np.max(step.v_reset)):g}",
                 hint=_HINT,
             )
-        return float(np.asarray(value).flat[0])
-
-    keep, threshold = one(step.keep_v, "time constant"), one(step.threshold, "threshold")
-    rest: float | None = one(step.v_reset, "reset value") if step.reset == "value" else None
-    if rest is None and one(step.reset_amount, "reset") != threshold:
+        return {"v_reset": float(np.asarray(step.v_reset).flat[0])}
+    amount, threshold = np.broadcast_arrays(step.reset_amount, step.threshold)
+    if not np.array_equal(amount, threshold):
         raise UnsupportedError(
             "SpikingJelly subtracts the threshold on reset, this neuron another amount",
             where=where,
             hint=_HINT,
         )
-    how: dict[str, Any] = {
-        "v_threshold": threshold,
-        "v_reset": rest,
-        "surrogate_function": Strict(),
-    }
-    if keep == 1:
-        node = neuron.IFNode(**how)
-    elif keep == 0:
-        raise UnsupportedError(
-            "SpikingJelly's LIFNode needs a time constant above one step", where=where, hint=_HINT
-        )
-    else:
-        node = neuron.LIFNode(tau=1.0 / (1.0 - keep), decay_input=False, **how)
-    return SpikingJellyCell(node, step, population.shape, rest or 0.0)
+    return {"v_reset": None, "surrogate_function": Strict()}

@@ -63,6 +63,11 @@ def layer_of(synapse: Synapse) -> nn.Module:
     return nn.Identity()
 
 
+def matrix_layer(layer: nn.Module) -> nn.Linear:
+    """Return the linear layer within the layer of a matrix."""
+    return next(m for m in layer.modules() if isinstance(m, nn.Linear))
+
+
 def _conv(synapse: Conv1d | Conv2d) -> nn.Module:
     weight = synapse.weight
     kernel: Any

@@ -8,19 +8,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_deploy.bridges.torch_layers import current_synapse, layer_of
-from snn_deploy.errors import UnsupportedError
+from snn_deploy.bridges.torch_layers import current_synapse, layer_of, matrix_layer
+from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, Projection
 from snn_deploy.ir.schedule import schedule
+from snn_deploy.ir.synapses import Csr, Dense
 
 
 class Cell(Protocol):
     """A population's module."""
 
-    def start(self, batch: int, dtype: torch.dtype) -> Any:
-        """Return the state before step 0."""
+    def start(self, zeros: Tensor) -> Any:
+        """Return the state before step 0. zeros: (batch, *shape), of the run's dtype and device."""
 
     def __call__(self, current: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return the output of a step, (batch, *shape), and the new state."""
@@ -31,6 +33,9 @@ class Cell(Protocol):
 
 #: Makes a population's cell; UnsupportedError, located, where the framework has no equation.
 CellMaker = Callable[[Network, Population], nn.Module]
+
+#: By population, what it put out at the steps that are still read.
+_Past = dict[str, dict[int, Tensor]]
 
 
 @dataclass(slots=True)
@@ -44,7 +49,8 @@ class Recording:
 class NetworkModule(nn.Module):  # type: ignore[misc]
     """Runs a folded Network step by step. Weights and biases are parameters, pruned ones stay 0.
 
-    layers and cells go by projection and population, "." replaced by "_".
+    layers and cells go by projection and population, "." replaced by "_". It moves between
+    devices and dtypes as every torch module does.
     """
 
     def __init__(self, network: Network, make_cell: CellMaker) -> None:
@@ -53,18 +59,20 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
         self._plan = schedule(network)
         names = [p.name for p in network.populations] + [p.name for p in network.projections]
         self._keys = _keys(names)
+        # What runs, even where there is no parameter: zeros are made like this one.
+        self.register_buffer("_zero", torch.zeros((), dtype=torch.float64), persistent=False)
         self.cells = nn.ModuleDict(
             {self._keys[p.name]: make_cell(network, p) for p in network.computing()}
         )
         self.layers = nn.ModuleDict()
         for projection in network.projections:
-            if min(np.shape(projection.delay_steps), default=1) > 1:
+            parts = [layer_of(s) for s in projection.synapses]
+            if _delays_synapses(projection) and not _is_matrix(projection):
                 raise UnsupportedError(
-                    "a delay per synapse has no torch layer",
+                    "a delay per synapse has no torch layer but a matrix",
                     where=network.where(projection.name),
                     hint="use one delay per source or target neuron",
                 )
-            parts = [layer_of(s) for s in projection.synapses]
             self.layers[self._keys[projection.name]] = nn.Sequential(*parts)
 
     def forward(
@@ -73,42 +81,71 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
         """Return the outputs' spikes, or membranes for a membrane readout, (steps, batch, n).
 
         x: (steps, batch, *shape), or one such tensor per input name. recording: filled with what
-        every population did.
+        every population did. Raises InputError for another shape.
         """
         network = self.network
         given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
-        first = next(iter(given.values()))
-        steps, batch = first.shape[:2]
-        dtype = next((p.dtype for p in self.parameters()), first.dtype)
-        states = {p.name: self._cell(p.name).start(batch, dtype) for p in network.computing()}
-        past: dict[str, list[Tensor]] = {p.name: [] for p in network.populations}
+        steps, batch = self._check_inputs(given)
+        zeros = {
+            p.name: self._zero.expand(batch, *network.shapes[p.name]) for p in network.populations
+        }
+        states = {p.name: self._cell(p.name).start(zeros[p.name]) for p in network.computing()}
+        past: _Past = {p.name: {} for p in network.populations}
+        waits = self._longest_waits()
         read: list[Tensor] = []
         membrane = network.readout.kind in MEMBRANE_READOUTS
         for t in range(steps):
             for name in self._plan.order:
                 if name in given:
-                    past[name].append(given[name][t].to(dtype))
+                    past[name][t] = given[name][t].to(self._zero)
                     continue
-                shape = (batch, *network.shapes[name])
-                current = torch.zeros(shape, dtype=dtype)
+                current = zeros[name]
                 for projection in network.into(name):
-                    current = current + self._arriving(projection, past, t).reshape(shape)
-                out, states[name] = self._cell(name)(current, states[name])
-                past[name].append(out)
-            outputs = [self._read(n, past, states, membrane) for n in network.outputs]
+                    arriving = self._arriving(projection, past, zeros[projection.pre], t)
+                    current = current + arriving.reshape(current.shape)
+                past[name][t], states[name] = self._cell(name)(current, states[name])
+            outputs = [self._read(n, past[n][t], states, membrane) for n in network.outputs]
             read.append(torch.cat([o.reshape(batch, -1) for o in outputs], 1))
             if recording is not None:
-                self._record(recording, past, states)
+                self._record(recording, {name: values[t] for name, values in past.items()}, states)
+            for name, values in past.items():
+                values.pop(t - waits[name], None)
         return torch.stack(read)
+
+    def _check_inputs(self, given: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Return (steps, batch)."""
+        lengths = {tuple(values.shape[:2]) for values in given.values()}
+        for name in self.network.inputs:
+            wanted = self.network.shapes[name]
+            found = tuple(given[name].shape) if name in given else ()
+            if found[2:] != wanted or len(found) < 2 or len(lengths) > 1:
+                raise InputError(
+                    "the input does not fit the network",
+                    where=self.network.where(name),
+                    used=f"{found or 'none'}, for (steps, batch, *{wanted})",
+                    hint="steps come first; give one tensor per input name where there are several",
+                )
+        return lengths.pop()
+
+    def _longest_waits(self) -> dict[str, int]:
+        """Return for how many steps each population's output is still read."""
+        return {
+            p.name: max(
+                (
+                    int(np.max(q.delay_steps)) + self._plan.feedback[q.name]
+                    for q in self.network.out_of(p.name)
+                ),
+                default=0,
+            )
+            for p in self.network.populations
+        }
 
     def _cell(self, name: str) -> Any:
         return self.cells[self._keys[name]]
 
-    def _read(
-        self, name: str, past: Mapping[str, list[Tensor]], states: Mapping[str, Any], membrane: bool
-    ) -> Tensor:
+    def _read(self, name: str, output: Tensor, states: Mapping[str, Any], membrane: bool) -> Tensor:
         if not membrane or name not in states:
-            return past[name][-1]
+            return output
         value = self._cell(name).membrane(states[name])
         if value is None:
             raise UnsupportedError(
@@ -119,41 +156,39 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
         return value
 
     def _record(
-        self, recording: Recording, past: Mapping[str, list[Tensor]], states: Mapping[str, Any]
+        self, recording: Recording, outputs: Mapping[str, Tensor], states: Mapping[str, Any]
     ) -> None:
-        for name, values in past.items():
-            recording.outputs.setdefault(name, []).append(values[-1])
+        for name, value in outputs.items():
+            recording.outputs.setdefault(name, []).append(value)
             if name in states and (v := self._cell(name).membrane(states[name])) is not None:
                 recording.membranes.setdefault(name, []).append(v)
 
-    def _arriving(self, projection: Projection, past: dict[str, list[Tensor]], t: int) -> Tensor:
-        """Return what a projection adds at step ``t``."""
+    def _arriving(self, projection: Projection, past: _Past, zeros: Tensor, t: int) -> Tensor:
+        """Return what a projection adds at step ``t``; its biases act from the first step on."""
         layer = self.layers[self._keys[projection.name]]
-        source = past[projection.pre]
         late = self._plan.feedback[projection.name]
-        shape = self.network.shapes[projection.pre]
 
         def sent(steps: int) -> Tensor:
-            if steps <= t:
-                return source[t - steps]
-            like = next(iter(v[-1] for v in past.values() if v))
-            return torch.zeros((like.shape[0], *shape), dtype=like.dtype)
+            return past[projection.pre].get(t - steps - late, zeros)
 
         delay = np.asarray(projection.delay_steps)
         if delay.ndim == 0:
-            return layer(sent(int(delay) + late))  # type: ignore[no-any-return]
+            return layer(sent(int(delay)))  # type: ignore[no-any-return]
+        each = {int(d): torch.from_numpy(delay == d).to(zeros.device) for d in np.unique(delay)}
+        if _delays_synapses(projection):
+            linear = matrix_layer(layer)
+            parts = [F.linear(sent(d).flatten(1), linear.weight * here) for d, here in each.items()]
+            total = sum(parts[1:], parts[0])
+            return total if linear.bias is None else total + linear.bias
         if delay.shape[0] == 1:  # by source: the values that leave now
-            mixed = torch.zeros_like(sent(late))
-            for steps in np.unique(delay):
-                here = torch.from_numpy((delay == steps).reshape(shape))
-                mixed = torch.where(here, sent(int(steps) + late), mixed)
+            mixed = zeros
+            for d, here in each.items():
+                mixed = torch.where(here.reshape(zeros.shape[1:]), sent(d), mixed)
             return layer(mixed)  # type: ignore[no-any-return]
-        total: Tensor | None = None
-        for steps in np.unique(delay):  # by target: the rows that arrive now
-            value = layer(sent(int(steps) + late)).flatten(1)
-            here = torch.from_numpy((delay == steps).reshape(-1))
-            total = torch.where(here, value, torch.zeros_like(value) if total is None else total)
-        assert total is not None
+        rows = [(layer(sent(d)).flatten(1), here.reshape(-1)) for d, here in each.items()]
+        total = rows[0][0]
+        for value, here in rows[1:]:  # by target: the rows that arrive now
+            total = torch.where(here, value, total)
         return total
 
     def to_network(self) -> Network:
@@ -171,6 +206,14 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
             for projection in self.network.projections
         )
         return replace(self.network, projections=projections)
+
+
+def _delays_synapses(projection: Projection) -> bool:
+    return min(np.shape(projection.delay_steps), default=1) > 1
+
+
+def _is_matrix(projection: Projection) -> bool:
+    return len(projection.synapses) == 1 and isinstance(projection.synapses[0], Dense | Csr)
 
 
 def _keys(names: list[str]) -> dict[str, str]:

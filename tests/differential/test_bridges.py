@@ -24,9 +24,7 @@ from tests.property.graphs import networks
 CANNOT = {
     "norse": {"amount", "integrator"},
     "snntorch": {"subtract", "amount", "leak and reset"},
-    "spikingjelly": {
-        "amount", "cuba", "per neuron", "per channel", "li", "cuba li", "integrator",
-    },
+    "spikingjelly": {"amount", "cuba li"},
     "onnx": set(),
     "nir-euler": {"subtract", "amount", "conv dilated", "conv1d", "pools"},
 }  # fmt: skip

@@ -321,20 +321,24 @@ def test_what_norse_cannot_judge_is_named(kind, message):
     assert "so does the float engine" in caught.value.hint
 
 
-def test_norse_refuses_delays_per_synapse():
+def test_norse_judges_delays_per_synapse_of_a_matrix_only():
     pytest.importorskip("norse")
     rng = np.random.default_rng(0)
-    net = network(
-        [population("in", (3,), Relay()), population("out", (2,), lif())],
-        [
-            projection(
-                "in", "out", Dense(weight=grid(rng, 2, 3)), delay_steps=np.eye(2, 3, dtype=int)
-            )
-        ],
-    )
-    with pytest.raises(UnsupportedError, match="a delay per synapse has no torch layer") as caught:
-        judged(net, spikes(rng, 1, 3, (3,)))
+    delays = rng.integers(0, 4, (4, 6))
+
+    def made(shape, synapse, out):
+        return network(
+            [population("in", shape, Relay()), population("out", out, lif())],
+            [projection("in", "out", synapse, delay_steps=delays)],
+        )
+
+    net = made((6,), Dense(weight=grid(rng, 4, 6), bias=grid(rng, 4) / 4), (4,))
+    assert judged(net, spikes(rng, 3, 12, (6,))).mismatches == {"spikes": 0, "v": 0}
+    conv = made((1, 6), Conv1d(weight=grid(rng, 1, 1, 3)), (1, 4))
+    with pytest.raises(UnsupportedError, match="no torch layer but a matrix") as caught:
+        judged(conv, spikes(rng, 1, 3, (1, 6)))
     assert caught.value.where == "in-out"
+    assert "one delay per source or target neuron" in caught.value.hint
 
 
 # Matrices against torch's own operators.
