@@ -126,7 +126,10 @@ class _FixedCell:
 
 
 class FixedEngine:
-    """Runs a QNetwork. x: (samples, steps, *input shape), binary."""
+    """Runs a QNetwork. x: (samples, steps, *input shape), binary.
+
+    A network that came as integers with direct input (see Network.grid) takes whole numbers.
+    """
 
     def __init__(self, qnet: QNetwork) -> None:
         self.qnet = qnet
@@ -151,7 +154,13 @@ class FixedEngine:
 
         Raises InputError for values other than 0 and 1: integers take spikes.
         """
-        if not bool(np.all((x == 0) | (x == 1))):
+        graded = self.qnet.real.grid is not None and self.qnet.real.coding.kind == "direct"
+        if graded and not bool(np.all(np.asarray(x) == np.rint(x))):
+            raise InputError(
+                f"the {self.qnet.arithmetic.name} integers take whole numbers, and x holds others",
+                hint="scale and round x first, as the network was trained with",
+            )
+        if not graded and not bool(np.all((x == 0) | (x == 1))):
             raise InputError(
                 f"the {self.qnet.arithmetic.name} integers take spikes, and x holds other values",
                 hint="encode x first: with rate coding, or as events of 0 and 1",

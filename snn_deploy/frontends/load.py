@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
+from snn_deploy.errors import InputError, SnnDeployError, UsageError
 from snn_deploy.io.nir_read import NirOptions, read_nir
 from snn_deploy.ir.network import Coding, Network, Readout, Source
 
 Resolver = Callable[[str, Mapping[str, Any], tuple[int, ...] | None], tuple[Any, Any]]
-KNOWN_SUFFIXES = (".pt", ".pth", ".nir", ".safetensors")
+KNOWN_SUFFIXES = (".pt", ".pth", ".nir", ".net", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class LoadOptions:
 
 
 def load_model(path: Path | str, options: LoadOptions | None = None) -> Network:
-    """Return the Network in a ticket, NIR graph, or state_dict (with ``arch``).
+    """Return the Network in a ticket, NIR graph, lava-dl ``.net``, or state_dict (with ``arch``).
 
     Raises InputError (exit 3) for what is malformed or hostile, UnsupportedError (exit 4) for
     what cannot be expressed; neither runs anything that the file holds.
@@ -49,16 +49,22 @@ def load_model(path: Path | str, options: LoadOptions | None = None) -> Network:
     if suffix in (".pt", ".pth", ".ckpt"):
         return _torch_file(path, options)
     if suffix == ".net":
-        raise UnsupportedError(
-            "reading lava-dl .net files is not supported",
-            where=str(path),
-            hint="export the network from its training framework as NIR or as a ticket",
-        )
+        return _netx(path, options)
     raise InputError(
         f"{path.name} is not a model file that snn-deploy knows",
         where=str(path),
         hint=f"expected one of {', '.join(KNOWN_SUFFIXES)}",
     )
+
+
+def _netx(path: Path, options: LoadOptions) -> Network:
+    from snn_deploy.io.netx_read import NetxOptions, read_netx
+
+    asked = options.nir
+    network = read_netx(
+        path, NetxOptions(dt_s=asked.dt_s, readout=asked.readout, coding=asked.coding)
+    )
+    return _agreeing(network, replace(asked, dt_s=None), path)
 
 
 def _must_exist(path: Path) -> None:

@@ -69,7 +69,8 @@ def quantize(network: Network, arithmetic: Arithmetic, *, bits: int | None = Non
 
 
 def _check_coding(network: Network, arithmetic: Arithmetic) -> None:
-    if network.coding.kind == "direct":
+    pinned = network.grid is not None and network.grid.arithmetic == arithmetic.name
+    if network.coding.kind == "direct" and not pinned:
         raise UnsupportedError(
             f"the {arithmetic.name} integers take spikes, and this network takes analogue input",
             where=network.where(network.inputs[0]),
@@ -105,10 +106,16 @@ def _population(
     real_threshold = (
         None if step.threshold is None else per_neuron(step.threshold, population.shape) / gain
     )
-    expected = reach(network, population, step, offset)
-    shift, scale = choose_scale(fan_in, arithmetic, bits, real_threshold, offset, expected)
+    pinned = network.grid if network.grid and network.grid.arithmetic == arithmetic.name else None
+    if pinned is not None:
+        shift, scale = pinned.shift, pinned.scale
+    else:
+        expected = reach(network, population, step, offset)
+        shift, scale = choose_scale(fan_in, arithmetic, bits, real_threshold, offset, expected)
     fine = scale * (1 << shift) / (1 << arithmetic.threshold_shift)
-    threshold = None if real_threshold is None else np.floor(real_threshold * fine).astype(np.int64)
+    # Floor keeps a strict comparison; numbers that came as integers are whole up to rounding.
+    whole = np.floor if pinned is None else np.rint
+    threshold = None if real_threshold is None else whole(real_threshold * fine).astype(np.int64)
     bias_scale = scale * (1 << shift) / (1 << arithmetic.bias_shift)
     int_bias = np.rint(offset * bias_scale).astype(np.int64)
     state_scale = scale * (1 << shift)
@@ -128,8 +135,28 @@ def _population(
         reset_amount=_compact(_round(step.reset_amount, gain, state_scale, population)),
     )
     _check_registers(q, arithmetic, where)
-    integer, reports = _weights(network, population, scale, arithmetic, bits)
+    if pinned is not None:
+        _check_exact(network, population, scale, bits, arithmetic)
+    integer, reports = _weights(network, population, scale, arithmetic, bits, pinned is not None)
     return q, integer, reports
+
+
+def _check_exact(
+    network: Network, population: Population, scale: float, bits: int, arithmetic: Arithmetic
+) -> None:
+    """Raise where the integers that a file held are none of this arithmetic's."""
+    for projection in network.into(population.name):
+        real = real_weights(projection).astype(np.float64) * scale
+        step, top = weight_grid(arithmetic, bits, mixed=is_mixed(real))
+        off = (real != np.rint(real / step) * step) | (np.abs(real) > top + step * (real < 0))
+        if learned_of(projection) is not None and bool(np.any(off)):
+            raise UnsupportedError(
+                f"a weight of the file is none that {arithmetic.name} stores in {bits} bits",
+                where=network.where(projection.name),
+                used=f"{float(real[off].flat[0]):g}, and {int(off.sum()) - 1} more; "
+                f"steps of {step} up to {top}",
+                hint="weights of both signs are even on Loihi: quantize the network again",
+            )
 
 
 def _compact(value: Array) -> Array:
@@ -233,12 +260,17 @@ def _check_chain(network: Network, projection: Projection) -> None:
 
 
 def _weights(
-    network: Network, population: Population, scale: float, arithmetic: Arithmetic, bits: int
+    network: Network,
+    population: Population,
+    scale: float,
+    arithmetic: Arithmetic,
+    bits: int,
+    exact: bool,
 ) -> tuple[list[Projection], list[TensorReport]]:
     projections: list[Projection] = []
     reports: list[TensorReport] = []
     for projection in network.into(population.name):
-        integer, report = _tensor(projection, scale, arithmetic, bits)
+        integer, report = _tensor(projection, scale, arithmetic, bits, exact)
         learned = learned_of(projection)
         if report.nonzeros_before and not report.nonzeros_after:
             _all_zero(network.where(projection.name), report, helper=learned is None)
@@ -279,13 +311,13 @@ def _helper_chain(projection: Projection, integer: Array) -> tuple[Synapse, ...]
 
 
 def _tensor(
-    projection: Projection, scale: float, arithmetic: Arithmetic, bits: int
+    projection: Projection, scale: float, arithmetic: Arithmetic, bits: int, exact: bool
 ) -> tuple[Array, TensorReport]:
     real = real_weights(projection).astype(np.float64)
     learned = learned_of(projection)
     step, top = weight_grid(arithmetic, bits, mixed=is_mixed(real))
     ideal = np.rint(real * (scale / step)) * step
-    integer = np.clip(ideal, -top, top)
+    integer = np.rint(real * scale) if exact else np.clip(ideal, -top, top)
     error = np.abs(integer / scale - real)
     report = TensorReport(
         projection=projection.name,

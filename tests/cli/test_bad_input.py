@@ -75,12 +75,12 @@ def test_a_pickled_module_gets_the_lines_that_save_it_again(here):
 
 def test_a_net_file(here):
     (here / "x.net").write_bytes(b"\x89HDF\r\n\x1a\n")
-    fails(4, "reading lava-dl .net files is not supported", "as NIR", args=run_of("x.net"))
+    fails(3, "x.net", "hint", args=run_of("x.net"))
 
 
 def test_an_unknown_suffix(here):
     (here / "model.onnx").write_bytes(b"onnx")
-    fails(3, "model.onnx is not a model file", ".pt, .pth, .nir", args=run_of("model.onnx"))
+    fails(3, "model.onnx is not a model file", ".pt, .pth, .nir, .net", args=run_of("model.onnx"))
 
 
 # ---------------------------------------------------------------- what a ticket says

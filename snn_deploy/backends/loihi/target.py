@@ -64,6 +64,13 @@ class LoihiTarget:
         """Return populations, synapses and cores; located errors for what has no form."""
         assert qnet is not None
         assert options.device is not None
+        if network.coding.kind == "direct":
+            raise UnsupportedError(
+                "the loihi target takes spikes, and this network takes analogue input",
+                where=network.where(network.inputs[0]),
+                hint="encode the input as spikes: --coding rate or events, and train it so; its "
+                "integers run in snn_deploy.engine.fixed.FixedEngine",
+            )
         payload = lower(qnet)
         return Program(
             target=self.name, real=network, qnet=qnet, payload=payload, device=options.device

@@ -1,0 +1,342 @@
+"""lava-dl's .net files: what they hold, exactly, against published results, Lava and our writer."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from snn_deploy.backends.arithmetics import ARITHMETICS
+from snn_deploy.backends.loihi.netx_job import net_file
+from snn_deploy.backends.loihi.oracle import LavaOracle
+from snn_deploy.backends.loihi.target import LoihiTarget
+from snn_deploy.backends.prepare import prepare
+from snn_deploy.backends.verify import verify
+from snn_deploy.engine.fixed import FixedEngine
+from snn_deploy.errors import InputError, UnsupportedError, UsageError
+from snn_deploy.frontends.load import load_model
+from snn_deploy.io.graph import SnnDeployWarning
+from snn_deploy.io.netx_read import GRID, NetxOptions, read_netx
+from snn_deploy.io.nir_read import read_nir
+from snn_deploy.io.nir_write import nir_bytes
+from snn_deploy.ir import IF, LIF, CubaLIF, Diagonal, Grid, Integrator
+from snn_deploy.passes.pipeline import fold
+from snn_deploy.passes.quantize import quantize
+from tests.builders import DATA, KINDS, conv_net, spikes
+from tests.cli.helpers import run_cli
+
+LOIHI = ARITHMETICS["loihi"]
+KNOWN = NetxOptions(dt_s=1e-3)
+
+
+def real(name):
+    path = DATA / "lava" / name
+    if not path.exists():
+        pytest.skip("the shared test data is not here")
+    return path
+
+
+# Published results.
+
+
+def test_the_published_spikes_of_tiny_net_come_out_exactly():
+    """lava-dl's own test sets the input neurons' biases, and compares from its second step on."""
+    net = read_netx(real("tiny.net"))
+    truth = {
+        name: np.load(real(f"tinynet_gts/{name}.npy"))
+        for name in ("input", "input_bias", "current", "layer1", "output")
+    }
+    (first, *rest) = net.projections
+    (source, neurons, *others) = net.populations
+    assert first.synapses == (Diagonal(scale=np.asarray(36.0)),)
+    assert float(neurons.neuron.v_leak) * 1024 / 4096 == 34
+    given = replace(
+        net,
+        projections=(replace(first, synapses=(Diagonal(scale=np.asarray(1.0)),)), *rest),
+        populations=(
+            source,
+            replace(neurons, neuron=replace(neurons.neuron, v_leak=np.zeros(()))),
+            *others,
+        ),
+    )
+    engine = FixedEngine(quantize(fold(given), LOIHI))
+    steps = truth["output"].shape[-1] - 1
+    biases = truth["input_bias"].transpose(2, 1, 0)
+    trace = engine.run(np.broadcast_to(biases, (1, steps, *biases.shape)), "states")
+    fired = 0
+    for population, name in (("layer0", "input"), ("layer1", "layer1"), ("layer2", "output")):
+        expected = np.moveaxis(truth[name][0], -1, 0)[1:]
+        np.testing.assert_array_equal(trace.spikes[population][0], expected)
+        fired += int(expected.sum())
+    assert fired == 6783 + 1633 + 92
+    currents = np.moveaxis(truth["current"][0], -1, 0)[1:] * 64
+    np.testing.assert_array_equal(trace.states["layer1"]["u"][0], currents)
+
+
+def test_a_trained_network_reads_and_lava_agrees(lava):
+    net = fold(read_netx(real("trained_mnist_network.net"), KNOWN))
+    assert [p.shape for p in net.populations] == [(784,), (128,), (64,), (10,)]
+    target = LoihiTarget()
+    program = prepare(net, target)
+    for population in net.computing():
+        q = program.qnet.populations[population.name]
+        assert (q.scale, q.shift, int(q.threshold), int(q.decay_u), int(q.decay_v)) == (
+            1.0, 6, 64, 410, 410,
+        )  # fmt: skip
+    x = spikes(np.random.default_rng(0), 3, 12, (784,), 0.15)
+    verdict = verify(target, program, x, None, LavaOracle())
+    assert verdict.proof.mismatches == {"spikes": 0, "u": 0, "v": 0}
+    assert FixedEngine(program.qnet).run(x).counts["layer0"].sum() > 50
+
+
+# Our own writer.
+
+
+@pytest.mark.parametrize("kind", ["mlp", "threshold", "conv", "per neuron"])
+def test_what_is_written_reads_back_with_the_same_integers(tmp_path, kind):
+    rng = np.random.default_rng(1)
+    net = conv_net(rng) if kind == "conv" else KINDS[kind](rng)
+    program = prepare(fold(net), LoihiTarget())
+    path = tmp_path / "a.net"
+    path.write_bytes(net_file(program.payload))
+    back = fold(read_netx(path, KNOWN))
+    assert back.grid == GRID
+    again = quantize(back, LOIHI)
+    x = spikes(rng, 3, 12, net.input_population.shape, 0.6)
+    ours, theirs = FixedEngine(program.qnet).run(x), FixedEngine(again).run(x)
+    assert ours.output.any()
+    np.testing.assert_array_equal(ours.output, theirs.output)
+
+
+def test_a_grid_survives_nir(tmp_path):
+    path = tmp_path / "a.nir"
+    net = fold(read_netx(real("trained_mnist_network.net"), KNOWN))
+    path.write_bytes(nir_bytes(net))
+    back = read_nir(path)
+    assert back.grid == Grid(arithmetic="loihi", scale=1.0, shift=6)
+    x = spikes(np.random.default_rng(1), 2, 10, (784,), 0.15)
+    a, b = (FixedEngine(quantize(fold(n), LOIHI)).run(x, "states") for n in (net, back))
+    assert a.spikes["layer0"].any()
+    np.testing.assert_array_equal(a.states["layer2"]["v"], b.states["layer2"]["v"])
+
+
+# Files by hand.
+
+NEURON = {"type": "CUBA", "iDecay": 1024, "vDecay": 512, "vThMant": 10}
+
+
+def net(path, *layers, simulation=None):
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for i, layer in enumerate(layers):
+            fill(file.create_group(f"layer/{i}"), layer)
+        if simulation:
+            fill(file.create_group("simulation"), simulation)
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def fill(group, content):
+    for key, value in content.items():
+        if isinstance(value, dict):
+            fill(group.create_group(key), value)
+        elif isinstance(value, str):
+            group.create_dataset(key, (1,), "S10", [value.encode()])
+        else:
+            group[key] = value
+
+
+def dense(weight, neuron=NEURON, **more):
+    weight = np.asarray(weight)
+    layer = {"type": "dense", "shape": [weight.shape[0]], "weight": weight, **more}
+    return layer if neuron is None else {**layer, "neuron": neuron}
+
+
+W = np.array([[2, -4, 6], [8, 10, -12]])
+
+
+def lava_dl(layers, x):
+    """Return v (samples, steps, n) of one dense layer by Lava's published LIF equations."""
+    samples, steps, _ = x.shape
+    u = v = np.zeros((samples, layers["weight"].shape[0]), np.int64)
+    seen = []
+    neuron, bias = layers["neuron"], np.asarray(layers.get("bias", 0))
+    for t in range(steps):
+        lost = lambda state, decay: np.sign(state) * ((np.abs(state) * (4096 - decay)) >> 12)
+        u = lost(u, neuron["iDecay"]) + ((x[:, t] @ layers["weight"].T) << 6)
+        v = lost(v, neuron["vDecay"]) + u + (bias << 6)
+        v = np.where(v > neuron["vThMant"] << 6, 0, v)
+        seen.append(v)
+    return np.stack(seen, 1)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "kind"),
+    [
+        (NEURON, CubaLIF),
+        ({**NEURON, "iDecay": 4096}, LIF),
+        ({**NEURON, "iDecay": 4096, "vDecay": 0}, IF),
+        ({**NEURON, "vDecay": 4096}, CubaLIF),
+    ],
+)
+@pytest.mark.parametrize("bias", [None, [3, -2]])
+def test_neurons_and_biases_follow_lavas_equations(tmp_path, neuron, kind, bias):
+    layer = dense(W, neuron, **({} if bias is None else {"bias": np.array(bias)}))
+    network = read_netx(net(tmp_path / "a.net", layer), KNOWN)
+    assert isinstance(network.population("layer0").neuron, kind)
+    x = spikes(np.random.default_rng(0), 4, 20, (3,), 0.5).astype(np.int64)
+    trace = FixedEngine(quantize(fold(network), LOIHI)).run(x, "states")
+    np.testing.assert_array_equal(trace.states["layer0"]["v"], lava_dl(layer, x))
+    assert trace.output.any()
+
+
+def test_a_layer_without_neurons_only_adds_up(tmp_path):
+    network = read_netx(net(tmp_path / "a.net", dense(W, None)), KNOWN)
+    assert isinstance(network.population("layer0").neuron, Integrator)
+
+
+def test_recurrence_delays_and_the_time_step(tmp_path):
+    layer = {**dense(W), "type": "dense_rec", "weight_rec": np.array([[0, 2], [4, 0]])}
+    late = dense([[2, 4]], delay=np.array([1, 3]))
+    network = read_netx(net(tmp_path / "a.net", layer, late, simulation={"Ts": 2}))
+    assert network.dt_s == 2e-3
+    back = next(p for p in network.projections if p.pre == p.post)
+    assert back.synapses[0].weight.tolist() == [[0, 2], [4, 0]]
+    assert network.into("layer1")[0].delay_steps.tolist() == [[1, 3]]
+    per_output = dense(W, delay=np.array([0, 2]))
+    network = read_netx(net(tmp_path / "b.net", per_output), KNOWN)
+    assert network.projections[0].delay_steps.tolist() == [[0], [2]]
+    with pytest.warns(SnnDeployWarning, match="delays beyond 62 steps are cut"):
+        network = read_netx(net(tmp_path / "c.net", dense(W, delay=np.array(99))), KNOWN)
+    assert network.projections[0].delay_steps == 62
+
+
+CONV = {
+    "type": "conv", "shape": [2, 3, 4], "weight": np.ones((2, 1, 2, 2)), "stride": 1, "padding": 0,
+    "dilation": 1, "groups": 1, "neuron": NEURON,
+}  # fmt: skip
+INPUT = {"type": "input", "shape": [1, 4, 5]}
+
+
+def test_images_keep_their_axes(tmp_path):
+    weight = np.arange(8).reshape(2, 1, 2, 2) * 2
+    thresholds = np.arange(24).reshape(4, 3, 2) + 1  # stored (W, H, C)
+    conv = {**CONV, "weight": weight, "bias": np.array([1, -1])}
+    conv["neuron"] = {**NEURON, "iDecay": 4096, "vThMant": thresholds}
+    flat = {"type": "flatten", "shape": [24]}
+    network = read_netx(net(tmp_path / "a.net", INPUT, conv, flat, dense(np.ones((2, 24)))), KNOWN)
+    first = network.projections[0].synapses[0]
+    np.testing.assert_array_equal(first.weight, weight)
+    assert first.bias.tolist() == [1, -1]
+    neuron = network.population("layer1").neuron
+    np.testing.assert_array_equal(neuron.v_threshold, thresholds.transpose(2, 1, 0))
+    assert network.coding.kind == "events"
+
+
+def changed(**changes):
+    return [dense(W, {**NEURON, **changes})]
+
+
+BAD = {
+    "no layers": ([], InputError, "group 'layer' is missing", ""),
+    "pool": ([{"type": "pool"}], UnsupportedError, "netx does not load it", "layer/0"),
+    "unknown": ([{"type": "magic"}], InputError, "layer type 'magic' is not known", "layer/0"),
+    "sdnn": (changed(type="SDNN"), UnsupportedError, "type 'SDNN'", "layer/0"),
+    "graded": (
+        changed(gradedSpike=True), UnsupportedError, "carry a value", "layer/0",
+    ),
+    "fraction": ([dense(W + 0.5)], InputError, "not whole numbers", "layer/0"),
+    "nan": ([dense(W * np.nan)], InputError, "weight is not finite", "layer/0"),
+    "decay": (changed(iDecay=5000), InputError, "outside 0..4096", "neuron/iDecay"),
+    "no decay": (
+        changed(iDecay=0), UnsupportedError, "never decays", "neuron/iDecay",
+    ),
+    "cuba without leak": (
+        changed(vDecay=0), UnsupportedError, "without leak behind", "neuron/vDecay",
+    ),
+    "threshold": (changed(vThMant=-1), InputError, "negative", "neuron/vThMant"),
+    "no threshold": (
+        [dense(W, {"type": "CUBA", "iDecay": 1, "vDecay": 0})], InputError, "no vThMant",
+        "layer/0",
+    ),
+    "shape": ([dense(W, shape=[5])], InputError, "for 5 neurons", "layer/0"),
+    "bias": ([dense(W, bias=np.ones(7))], InputError, "bias of shape (7,)", "layer/0"),
+    "delay": ([dense(W, delay=np.ones(7))], InputError, "delays of shape (7,)", "layer/0"),
+    "conv first": ([CONV], InputError, "nothing says how large its input is", "layer/0"),
+    "conv shape": (
+        [INPUT, {**CONV, "shape": [2, 9, 9]}], InputError, "its convolution gives (2, 3, 4)",
+        "layer/1",
+    ),
+    "text": (changed(iDecay="x"), InputError, "is not a number", "layer/0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_read_is_located(tmp_path, case):
+    layers, kind, message, where = BAD[case]
+    path = net(tmp_path / "a.net", *layers)
+    with pytest.raises(kind) as caught:
+        read_netx(path, KNOWN)
+    assert message in caught.value.message
+    assert caught.value.hint
+    assert caught.value.where.startswith(str(path))
+    assert where in caught.value.where
+
+
+def test_a_file_without_a_time_step_asks_for_one(tmp_path):
+    with pytest.raises(UsageError, match="does not say how long one is") as caught:
+        read_netx(net(tmp_path / "a.net", dense(W)))
+    assert "--dt SECONDS" in caught.value.hint
+
+
+def test_odd_weights_of_both_signs_have_no_place_on_loihi(tmp_path):
+    network = fold(read_netx(net(tmp_path / "a.net", dense(W + 1)), KNOWN))
+    with pytest.raises(UnsupportedError, match="none that loihi stores in 8 bits") as caught:
+        quantize(network, LOIHI)
+    assert "even on Loihi" in caught.value.hint
+    assert caught.value.where.endswith("layer0")
+    with pytest.raises(UnsupportedError, match="stores in 4 bits"):
+        quantize(fold(read_netx(net(tmp_path / "b.net", dense(W)), KNOWN)), LOIHI, bits=4)
+    # Other arithmetics choose their own scale.
+    assert (
+        quantize(
+            fold(read_netx(net(tmp_path / "c.net", dense(W, {**NEURON, "iDecay": 4096})), KNOWN)),
+            ARITHMETICS["fpga"],
+        )
+        .tensors[0]
+        .nonzeros_after
+        == 6
+    )
+
+
+def test_the_command_line_takes_net_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net(tmp_path / "a.net", dense(W, {**NEURON, "iDecay": 4096}))
+    np.savez("x.npz", x=spikes(np.random.default_rng(0), 3, 8, (3,)), y=np.array([0, 1, 0]))
+    ran = run_cli("run", "a.net", "-t", "loihi", "-i", "x.npz", "--dt", "1e-3")
+    assert ran.code == 0, ran.err
+    assert "a.net (netx)" in ran.out
+    ran = run_cli("inspect", "a.net")
+    assert ran.code == 2
+    assert "--dt SECONDS" in ran.err
+    ran = run_cli("inspect", "a.net", "--dt", "1e-3", "--reset", "subtract")
+    assert ran.code == 2
+    assert "--reset is for NIR graphs" in ran.err
+
+
+def test_direct_input_runs_in_integers_and_has_no_place_on_the_chip(tmp_path):
+    layer = {"type": "input", "shape": [3], "weight": 3, "bias": 2, "neuron": NEURON}
+    path = net(tmp_path / "a.net", layer, dense(W), simulation={"Ts": 1, "tSample": 9})
+    network = fold(load_model(path))
+    assert (network.coding.kind, network.coding.steps) == ("direct", 9)
+    engine = FixedEngine(quantize(network, LOIHI))
+    assert engine.run(np.full((1, 9, 3), 5)).counts["layer0"].sum() > 0
+    with pytest.raises(InputError, match="take whole numbers") as caught:
+        engine.run(np.full((1, 9, 3), 0.5))
+    assert "round x first" in caught.value.hint
+    with pytest.raises(UnsupportedError, match="takes analogue input") as caught:
+        prepare(network, LoihiTarget())
+    assert "encode the input as spikes" in caught.value.hint
