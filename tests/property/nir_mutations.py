@@ -170,8 +170,24 @@ def mutated(seed: int) -> bytes:
 
 def damaged(seed: int) -> bytes:
     """Return the bytes of a good graph after a few flipped bytes, and now and then cut."""
-    dice = random.Random(seed)
-    data = bytearray(nir_file(GRAPHS[seed % len(GRAPHS)]()))
+    return _flipped(nir_file(GRAPHS[seed % len(GRAPHS)]()), random.Random(seed))
+
+
+def damaged_net(seed: int) -> bytes:
+    """Return the bytes of a lava-dl network after a few flipped bytes."""
+    from snn_deploy.backends.loihi.netx_job import net_file
+    from snn_deploy.backends.loihi.target import LoihiTarget
+    from snn_deploy.backends.prepare import prepare
+    from snn_deploy.passes.pipeline import fold
+    from tests.builders import KINDS
+
+    kind = ("mlp", "conv", "per neuron")[seed % 3]
+    program = prepare(fold(KINDS[kind](np.random.default_rng(0))), LoihiTarget())
+    return _flipped(net_file(program.payload), random.Random(seed))
+
+
+def _flipped(good: bytes, dice: random.Random) -> bytes:
+    data = bytearray(good)
     for _ in range(dice.choice((1, 2, 5, 20))):
         data[dice.randrange(len(data))] = dice.randrange(256)
     return bytes(data[: dice.randrange(len(data))] if dice.random() < 0.1 else data)

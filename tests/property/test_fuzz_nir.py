@@ -1,4 +1,4 @@
-"""A thousand damaged and changed NIR files: each is a valid Network or an error of exit 3 or 4,
+"""A thousand damaged and changed NIR files, and .net files: each is a valid Network or an error,
 within 200 MB and 2 s of processor time."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.property.nir_mutations import GRAPHS, damaged, mutated, nir_file
+from tests.property.nir_mutations import GRAPHS, damaged, damaged_net, mutated, nir_file
 
 ROOT = Path(__file__).parents[2]
 CHILD = ROOT / "tests" / "security" / "hostile_child.py"
@@ -19,10 +19,10 @@ MAX_GROWTH_BYTES = 200_000_000
 EACH = {"structure": (600, mutated), "bytes": (400, damaged)}
 
 
-def read_all(files: list[Path]) -> list[dict[str, object]]:
+def read_all(files: list[Path], reader: str = "nir") -> list[dict[str, object]]:
     done = subprocess.run(
         [sys.executable, str(CHILD)],
-        input=json.dumps([["nir", str(path)] for path in files]),
+        input=json.dumps([[reader, str(path)] for path in files]),
         capture_output=True,
         text=True,
         timeout=900,
@@ -48,7 +48,18 @@ def test_a_changed_file_is_a_network_or_a_clear_error(kind: str, tmp_path: Path)
     for seed in range(count):
         files.append(tmp_path / f"{seed}.nir")
         files[-1].write_bytes(make(seed))
-    results = read_all(files)
+    check(files, read_all(files), count)
+
+
+def test_a_damaged_net_file_is_a_network_or_a_clear_error(tmp_path: Path) -> None:
+    files = []
+    for seed in range(150):
+        files.append(tmp_path / f"{seed}.net")
+        files[-1].write_bytes(damaged_net(seed))
+    check(files, read_all(files, "netx"), len(files))
+
+
+def check(files: list[Path], results: list[dict[str, object]], count: int) -> None:
     for path, result in zip(files, results, strict=True):
         assert result["outcome"] in ("value", "InputError", "UnsupportedError"), (path.name, result)
         assert int(str(result["grown_bytes"])) < MAX_GROWTH_BYTES, (path.name, result)

@@ -23,6 +23,7 @@ from snn_deploy.errors import SnnDeployError
 from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.io.hdf5 import open_audited, read_array, read_strings
 from snn_deploy.io.inputs import read_inputs
+from snn_deploy.io.netx_read import NetxOptions, read_netx
 from snn_deploy.io.nir_read import NirOptions, read_nir
 from snn_deploy.io.safetensors import read_safetensors
 from snn_deploy.io.torch_zip import read_torch_zip
@@ -55,12 +56,20 @@ def read_network(path: str) -> None:
         to_text(fold(read_nir(path, options)))
 
 
+def read_integers(path: str) -> None:
+    """Read a lava-dl network, and fold it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SnnDeployWarning)
+        to_text(fold(read_netx(path, NetxOptions(dt_s=1e-3, readout=Readout(kind="count")))))
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "torch": read_torch_zip,
     "safetensors": read_safetensors,
     "npz": lambda path: read_inputs(path, (4,)),
     "hdf5": read_hdf5,
     "nir": read_network,
+    "netx": read_integers,
     "nothing": lambda path: None,
 }
 
