@@ -71,6 +71,18 @@ def _settings(
     return found or None
 
 
+def _feedback(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for text in values:
+        pre, sign, post = text.partition("->")
+        if not sign or not pre.strip() or not post.strip():
+            raise click.BadParameter(f"{text!r} is not PRE->POST, as in 'lif2->lif1'")
+        pairs.append((pre.strip(), post.strip()))
+    return tuple(pairs)
+
+
 #: MODEL, and what a file may leave open.
 model_options = _all(
     click.argument("model", type=click.Path(path_type=Path)),
@@ -79,7 +91,7 @@ model_options = _all(
         "dt_s",
         type=float,
         metavar="SECONDS",
-        help="Time step of a NIR graph.",
+        help="Time step of a NIR graph, or of neurons that count in steps.",
     ),
     click.option(
         "--reset",
@@ -90,6 +102,13 @@ model_options = _all(
         "--if-r",
         type=click.Choice(["per-step", "physical"]),
         help="Meaning of an IF neuron's r in NIR.",
+    ),
+    click.option(
+        "--feedback",
+        multiple=True,
+        metavar="PRE->POST",
+        callback=_feedback,
+        help="An edge that takes a step, in place of the rule for loops.",
     ),
     click.option(
         "--arch",
@@ -228,6 +247,9 @@ def load_network(options: dict[str, Any]) -> Network:
                 resolve=_resolver(arch),
             ),
         )
+    if options.get("feedback"):
+        given = tuple(dict.fromkeys((*network.feedback, *options["feedback"])))
+        network = check(replace(network, feedback=given))
     if readout is not None and network.readout != readout:
         network = check(replace(network, readout=readout))
     return replace(network, coding=replace(network.coding, **changes)) if changes else network

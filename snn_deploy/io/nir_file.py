@@ -15,6 +15,7 @@ from typing import Any
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 from snn_deploy.io.hdf5 import read_array, read_string, read_strings
+from snn_deploy.ir.arrays import Array
 
 METADATA_KEY = "snn_deploy"
 METADATA_SCHEMA = 1
@@ -96,7 +97,7 @@ def _graph(group: Any, where: str) -> RawGraph:
         path = name if where == "node" else f"{where}.{name}"
         kind = _type(node, path)
         nodes[name] = _graph(node, path) if kind == "NIRGraph" else _fields(node, kind, path)
-    table = read_strings(group["edges"], f"{where}/edges")
+    table = _edges(group["edges"], f"{where}/edges")
     if table.size and (table.ndim != 2 or table.shape[1] != 2):
         raise InputError(
             "the edges are not pairs of names",
@@ -104,6 +105,13 @@ def _graph(group: Any, where: str) -> RawGraph:
             hint="an edge is (source node, target node)",
         )
     return RawGraph(nodes=nodes, edges=[(str(a), str(b)) for a, b in table.reshape(-1, 2)])
+
+
+def _edges(data: Any, where: str) -> Array:
+    """Return pairs of names; numbers are the names of nodes that have numbers for names."""
+    if data.dtype.kind in "iu":
+        return read_array(data, where).astype(str)
+    return read_strings(data, where)
 
 
 def _fields(node: Any, kind: str, path: str) -> Fields:

@@ -319,3 +319,72 @@ def test_overflows_of_integer_states_are_said(here):
     assert set(counted) == {"saturated", "wrapped"}
     shown = run_cli("run", "mlp.pt", "-t", "fpga", "-i", "mlp.npz").out
     assert f"{counted['saturated']:,} saturated, {counted['wrapped']:,} wrapped" in shown
+
+
+FRAMEWORK_ARCH = """
+import torch
+from torch import nn
+
+
+def snntorch():
+    import snntorch as snn
+
+    cells = [snn.Leaky(beta=0.7, threshold=0.5, init_hidden=True) for _ in range(2)]
+    net = nn.Sequential(nn.Linear(12, 8), cells[0], nn.Linear(8, 3), cells[1])
+    return net.eval(), torch.zeros(1, 12)
+
+
+def spikingjelly():
+    from spikingjelly.activation_based import layer, neuron
+
+    cells = [neuron.LIFNode(v_threshold=0.3, v_reset=None) for _ in range(2)]
+    net = nn.Sequential(layer.Linear(12, 8), cells[0], layer.Linear(8, 3), cells[1])
+    return net.eval(), torch.zeros(1, 12)
+
+
+def norse():
+    import norse.torch as norse
+
+    p = norse.LIFParameters(v_th=torch.tensor(0.3))
+    return norse.SequentialState(
+        nn.Linear(12, 8), norse.LIFCell(p, dt=2e-3), nn.Linear(8, 3), norse.LIFCell(p, dt=2e-3)
+    ), torch.zeros(1, 12)
+"""
+
+
+@pytest.mark.parametrize("framework", ["snntorch", "spikingjelly", "norse"])
+def test_a_state_dict_of_another_framework(here, framework):
+    torch = pytest.importorskip("torch")
+    (here / "nets.py").write_text(FRAMEWORK_ARCH)
+    space: dict = {}
+    exec(FRAMEWORK_ARCH, space)
+    torch.manual_seed(0)
+    module, _ = space[framework]()
+    torch.save(module.state_dict(), here / "weights.pt")
+    how = ("weights.pt", "-t", "cpu", "-i", "mlp.npz", "--arch", f"nets.py:{framework}")
+    coded = ("--coding", "rate", "--steps", "8")
+    ran = run_cli("run", *how, *coded, "--dt", "2e-3", "--json", "-")
+    assert ran.code == 0, ran.err
+    assert ran.json["model"]["dt_s"] == 2e-3
+    ran = run_cli("run", *how, *coded)
+    if framework == "norse":  # its cells know their step
+        assert ran.code == 0, ran.err
+    else:
+        assert ran.code == 2
+        assert "--dt SECONDS" in ran.err
+
+
+def test_feedback_makes_an_edge_take_a_step(here):
+    ran = run_cli("inspect", "mlp.pt", "--feedback", "lif1->lif2")
+    assert ran.code == 0, ran.err
+    ran = run_cli("inspect", "mlp.pt", "--feedback", "lif1->nowhere")
+    assert ran.code == 3
+    assert "feedback names an edge that does not exist" in ran.err
+    ran = run_cli("inspect", "mlp.pt", "--feedback", "lif1")
+    assert ran.code == 2
+    assert "is not PRE->POST" in ran.err
+    plain = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--json", "-").json
+    late = run_cli(
+        "run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--json", "-", "--feedback", "lif1->lif2"
+    ).json
+    assert plain != late

@@ -434,3 +434,12 @@ def test_a_line_that_feeds_an_image_warns_and_reads_back(tmp_path):
     with pytest.raises(ValueError, match="type mismatch"):
         nir.read(path)
     assert "out" in nir.read(path, type_check=False).nodes
+
+
+def test_edges_in_numbers_name_nodes_in_numbers(tmp_path):
+    nodes = {"0": nir.Input(np.array([2])), "1": lif_node(2), "2": nir.Output(np.array([2]))}
+    path = write(tmp_path / "a.nir", graph(nodes, [("0", "1"), ("1", "2")]))
+    with h5py.File(path, "r+") as file:
+        del file["node/edges"]
+        file["node/edges"] = np.array([[0, 1], [1, 2]])
+    assert check(read_nir(path, KNOWN)).outputs == ("1",)
