@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snn_deploy.backends.verify import verify
     from snn_deploy.bridges.crosscheck import crosscheck
     from snn_deploy.bridges.euler_cells import to_torch
+    from snn_deploy.bridges.nir_save import save_nir
     from snn_deploy.bridges.norse_cells import to_norse
     from snn_deploy.bridges.onnx_export import to_onnx
     from snn_deploy.errors import SnnDeployError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         from_torch,
     )
     from snn_deploy.frontends.load import load_model
+    from snn_deploy.frontends.onnx_import import from_onnx
     from snn_deploy.frontends.state import save_ticket
     from snn_deploy.ir.network import Network
     from snn_deploy.passes.pipeline import fold
@@ -40,12 +42,14 @@ _HOME = {
     "crosscheck": "snn_deploy.bridges.crosscheck",
     "fold": "snn_deploy.passes.pipeline",
     "from_norse": "snn_deploy.frontends.live",
+    "from_onnx": "snn_deploy.frontends.onnx_import",
     "from_sinabs": "snn_deploy.frontends.live",
     "from_snntorch": "snn_deploy.frontends.live",
     "from_spikingjelly": "snn_deploy.frontends.live",
     "from_torch": "snn_deploy.frontends.live",
     "load_model": "snn_deploy.frontends.load",
     "prepare": "snn_deploy.backends.prepare",
+    "save_nir": "snn_deploy.bridges.nir_save",
     "save_ticket": "snn_deploy.frontends.state",
     "target": "snn_deploy.backends.registry",
     "to_norse": "snn_deploy.bridges.norse_cells",
@@ -63,12 +67,14 @@ __all__ = [
     "crosscheck",
     "fold",
     "from_norse",
+    "from_onnx",
     "from_sinabs",
     "from_snntorch",
     "from_spikingjelly",
     "from_torch",
     "load_model",
     "prepare",
+    "save_nir",
     "save_ticket",
     "target",
     "to_norse",

@@ -36,7 +36,12 @@ def command(**options: Any) -> None:
     """
     from snn_deploy.bridges.crosscheck import crosscheck
     from snn_deploy.bridges.peers import peer
-    from snn_deploy.errors import MismatchError, UnsupportedError, UsageError
+    from snn_deploy.errors import (
+        MismatchError,
+        MissingDependencyError,
+        UnsupportedError,
+        UsageError,
+    )
     from snn_deploy.report.analyse import encoded
     from snn_deploy.report.crosscheck import crosscheck_report
 
@@ -63,8 +68,16 @@ def command(**options: Any) -> None:
             MismatchError(
                 f"{', '.join(r.name for r in different)} and our engine disagree",
                 where=str(different[0].comparison.first),
-                hint="report this with the model and the input: equal spikes are the promise",
+                hint="rounding decides there: the membrane is at its threshold"
+                if all(r.rounding for r in different)
+                else "report this with the model and the input: equal spikes are the promise",
             ),
+        )
+    if not any(r.installed for r in results):
+        fail(
+            report,
+            options,
+            MissingDependencyError("none of the frameworks is installed", hint=results[0].hint),
         )
     if all(r.comparison is None for r in results):
         fail(

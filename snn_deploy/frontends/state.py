@@ -75,6 +75,12 @@ def ticket_content(
     meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what ``save_ticket`` writes: a plain dict of tensors and JSON values."""
+    if callable(getattr(module, "to_network", None)):
+        raise UnsupportedError(
+            "a module made from a network has no ticket",
+            where=type(module).__name__,
+            hint="write it as NIR: snn_deploy.save_nir(module.to_network(), path)",
+        )
     reading = read_module(module, example_input, dt_s=dt_s, readout=readout, coding=coding)
     state, composed = masking.compose_pruned(reading.state)
     aliases = _aliases(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from snn_deploy.bridges.crosscheck import PeerResult
@@ -17,23 +18,30 @@ def _first(first: Mismatch | None) -> str:
     return f"{first.population}, neuron {first.neuron}, step {first.step} ({first.variable})"
 
 
+def _status(result: PeerResult) -> str:
+    if not result.installed:
+        return "not installed"
+    if result.comparison is None:
+        return "cannot"
+    return "equal" if result.comparison.equal else "mismatch"
+
+
+def _states(counts: Mapping[str, int]) -> int:
+    """Return a count over all states: membranes, and synaptic currents where both show them."""
+    return sum(n for variable, n in counts.items() if variable != "spikes")
+
+
 def _row(result: PeerResult) -> dict[str, Any]:
     comparison = result.comparison
     return {
         "framework": result.name,
         "version": result.version or None,
-        "status": "not installed"
-        if not result.installed
-        else "cannot"
-        if comparison is None
-        else "equal"
-        if comparison.equal
-        else "mismatch",
+        "status": _status(result),
         "spikes": None if comparison is None else result.spikes,
         "spike_values": None if comparison is None else comparison.values.get("spikes", 0),
         "mismatched_spikes": None if comparison is None else comparison.mismatches.get("spikes", 0),
-        "membrane_values": None if comparison is None else comparison.values.get("v", 0),
-        "mismatched_membranes": None if comparison is None else comparison.mismatches.get("v", 0),
+        "state_values": None if comparison is None else _states(comparison.values),
+        "mismatched_states": None if comparison is None else _states(comparison.mismatches),
         "tolerance": None if comparison is None else comparison.tolerance,
         "latency_steps": None if comparison is None else result.latency_steps,
         "first": None
@@ -46,12 +54,29 @@ def _row(result: PeerResult) -> dict[str, Any]:
             "neuron": comparison.first.neuron,
             "theirs": comparison.first.judge,
             "ours": comparison.first.ours,
+            "margin": result.margin,
         },
         "reason": result.reason or None,
         "where": result.where or None,
         "hint": result.hint or None,
-        "note": (comparison.note or None) if comparison else None,
+        "never_spiked": list(result.silent),
+        "state_not_shown": list(result.hidden),
     }
+
+
+def _compared(result: PeerResult) -> list[tuple[str, str]]:
+    """Return the lines on a framework that ran."""
+    comparison = result.comparison
+    assert comparison is not None
+    lines = [(result.name, f"{result.version}, states within {comparison.tolerance:g}")]
+    if result.silent:
+        lines.append(("", f"never spiked, which proves little: {', '.join(result.silent)}"))
+    if result.hidden:
+        lines.append(("", f"shows another state: {', '.join(result.hidden)}"))
+    if result.margin is not None:
+        why = ": rounding decides there" if result.rounding else ""
+        lines.append(("", f"first mismatch {result.margin:.1e} from the threshold{why}"))
+    return lines
 
 
 def crosscheck_report(
@@ -64,15 +89,16 @@ def crosscheck_report(
     for result in results:
         comparison = result.comparison
         if comparison is None:
-            rows.append((result.name, "-", "-", "-", "-", "-"))
+            rows.append((result.name, "-", "-", "-", _status(result), "-"))
             continue
-        membranes = f"{comparison.mismatches['v']:,}" if "v" in comparison.values else "-"
+        shown = _states(comparison.values) > 0
+        states = f"{_states(comparison.mismatches):,}" if shown else "-"
         rows.append(
             (
                 result.name,
                 f"{result.spikes:,}",
                 f"{comparison.mismatches.get('spikes', 0):,}",
-                membranes,
+                states,
                 _first(comparison.first),
                 f"{result.latency_steps}",
             )
@@ -80,20 +106,16 @@ def crosscheck_report(
     items: list[Item] = [
         Table(
             title="",
-            columns=("framework", "spikes", "mismatched", "membranes", "first mismatch", "latency"),
+            columns=("framework", "spikes", "mismatched", "states", "first mismatch", "latency"),
             rows=tuple(rows),
             align="lrrrlr",
             note="spikes: fired there, in all populations; mismatched: spikes that differ; "
-            "membranes: v that differ by more than the tolerance, - where it shows another "
-            "quantity; latency: declared steps beyond ours",
+            "states: membranes (and currents where it shows them) that differ by more than the "
+            "tolerance; latency: declared steps beyond ours",
         )
     ]
     if ran:
-        lines = [
-            (r.name, f"{r.version}, membranes within {r.comparison.tolerance:g}")
-            for r in ran
-            if r.comparison is not None
-        ]
+        lines = [line for r in ran for line in _compared(r)]
         tone: Any = "bad" if wrong else "good"
         items.append(Text(title="Compared with our float engine", lines=tuple(lines), tone=tone))
     cannot = [r for r in results if r.installed and r.comparison is None]

@@ -8,7 +8,10 @@ import importlib.metadata
 import numpy as np
 import pytest
 
+import snn_deploy
 from snn_deploy.bridges.peers import NAMES, TorchPeer
+from snn_deploy.ir import Dense
+from tests.builders import KINDS, lif, row, spikes
 from tests.cli.helpers import run_cli
 
 
@@ -17,14 +20,14 @@ def test_all_frameworks_agree(here, model):
     ran = run_cli("crosscheck", f"{model}.pt", "-i", f"{model}.npz", "--json", "-")
     assert ran.code == 0, ran.err
     assert ran.json["mismatches"] == 0
-    rows = {row["framework"]: row for row in ran.json["frameworks"]}
+    rows = {one["framework"]: one for one in ran.json["frameworks"]}
     assert set(rows) == set(NAMES)
-    for row in rows.values():
-        assert row["status"] == "equal", row
-        assert row["mismatched_spikes"] == 0
-        assert row["spikes"] > 0
-        assert row["latency_steps"] == 0
-        assert row["version"]
+    for found in rows.values():
+        assert found["status"] == "equal", found
+        assert found["mismatched_spikes"] == 0
+        assert found["spikes"] > 0
+        assert found["latency_steps"] == 0
+        assert found["version"]
 
 
 def test_the_table_fits_a_terminal(here):
@@ -42,7 +45,7 @@ def test_named_frameworks_and_files(here):
     )  # fmt: skip
     assert ran.code == 0, ran.err
     rows = list(csv.DictReader((here / "x.csv").open()))
-    assert [row["framework"] for row in rows] == ["norse", "nir-euler"]
+    assert [one["framework"] for one in rows] == ["norse", "nir-euler"]
     assert "Spike for spike" in (here / "x.html").read_text()
 
 
@@ -70,6 +73,19 @@ def test_a_named_framework_that_is_absent_is_exit_7(here, monkeypatch):
     ran = run_cli("crosscheck", "mlp.pt", "-i", "mlp.npz", "-n", "2")
     assert ran.code == 0
     assert "Not installed" in ran.out
+    assert "pip install 'snn-deploy[interop]'" in ran.out
+
+
+def test_with_no_framework_at_all_the_command_that_installs_one_is_named(here, monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    ran = run_cli("crosscheck", "mlp.pt", "-i", "mlp.npz", "-n", "2", "--json", "-")
+    assert ran.code == 7
+    assert {one["status"] for one in ran.json["frameworks"]} == {"not installed"}
+    assert "none of the frameworks is installed" in ran.err
+    assert "pip install 'snn-deploy[train]'" in ran.err
 
 
 def test_a_mismatch_is_exit_6_and_located(here, monkeypatch):
@@ -85,27 +101,40 @@ def test_a_mismatch_is_exit_6_and_located(here, monkeypatch):
     ran = run_cli("crosscheck", "mlp.pt", "-i", "mlp.npz", "--with", "norse", "--json", "-")
     assert ran.code == 6
     assert ran.json["ok"] is False
-    (row,) = ran.json["frameworks"]
-    assert row["status"] == "mismatch"
-    assert row["mismatched_spikes"] == 1
-    first = row["first"]
+    (found,) = ran.json["frameworks"]
+    assert found["status"] == "mismatch"
+    assert found["mismatched_spikes"] == 1
+    first = found["first"]
     assert (first["sample"], first["step"], first["neuron"]) == (1, 2, 0)
+    assert first["margin"] > 1e-9
     assert "norse and our engine disagree" in ran.err
+    assert "equal spikes are the promise" in ran.err
+    ran = run_cli("crosscheck", "mlp.pt", "-i", "mlp.npz", "--with", "norse,nir-euler")
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "from the threshold" in ran.out
+
+
+def test_a_tie_that_rounding_decides_says_so(here):
+    rng = np.random.default_rng(9)
+    net = row((6,), Dense(weight=rng.integers(-5, 6, (8, 6)) / 10), lif(10, threshold=0.1))
+    snn_deploy.save_nir(net, here / "tie.nir")
+    x = spikes(np.random.default_rng(1), 60, 40, (6,))
+    np.savez(here / "tie.npz", x=x)
+    ran = run_cli("crosscheck", "tie.nir", "-i", "tie.npz", "-n", "60", "--with", "norse")
+    assert ran.code == 6
+    assert "from the threshold: rounding decides there" in ran.out
+    assert "rounding decides there: the membrane is at its threshold" in ran.err
 
 
 def test_what_no_framework_can_run_is_exit_4(here):
-    import snn_deploy
-    from snn_deploy.io.nir_write import nir_bytes
-    from tests.builders import KINDS
-
     net = KINDS["amount"](np.random.default_rng(0))
     with pytest.warns(UserWarning, match="resets by subtraction"):
-        (here / "m.nir").write_bytes(nir_bytes(net))
+        snn_deploy.save_nir(net, here / "m.nir")
     np.savez(here / "m.npz", x=np.ones((2, 5, 8), np.uint8))
     ran = run_cli(
         "crosscheck", "m.nir", "-i", "m.npz", "--with", "norse,spikingjelly", "--json", "-"
     )
     assert ran.code == 4, ran.err
-    assert {row["status"] for row in ran.json["frameworks"]} == {"cannot"}
+    assert {one["status"] for one in ran.json["frameworks"]} == {"cannot"}
     assert "no framework ran this network" in ran.err
     assert snn_deploy.load_model(here / "m.nir") == net
