@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "run": "Run a model on a target; accuracy, operations, energy.",
     "verify": "Check a target against an independent simulator.",
     "crosscheck": "Run a model in other frameworks, spike for spike.",
+    "import": "Convert a dense ONNX network to a spiking one.",
     "fit": "Say whether a model fits a device.",
     "compare": "Run a model on several targets side by side.",
     "inspect": "Show a model: layers, sparsity, quantization.",
