@@ -70,12 +70,14 @@ def _compared(result: PeerResult) -> list[tuple[str, str]]:
     assert comparison is not None
     lines = [(result.name, f"{result.version}, states within {comparison.tolerance:g}")]
     if result.silent:
-        lines.append(("", f"never spiked, which proves little: {', '.join(result.silent)}"))
+        lines.append(
+            (result.name, f"never spiked, which proves little: {', '.join(result.silent)}")
+        )
     if result.hidden:
-        lines.append(("", f"shows another state: {', '.join(result.hidden)}"))
+        lines.append((result.name, f"shows another state: {', '.join(result.hidden)}"))
     if result.margin is not None:
         why = ": rounding decides there" if result.rounding else ""
-        lines.append(("", f"first mismatch {result.margin:.1e} from the threshold{why}"))
+        lines.append((result.name, f"first mismatch {result.margin:.1e} from the threshold{why}"))
     return lines
 
 
