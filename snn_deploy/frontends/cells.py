@@ -84,7 +84,16 @@ def takes_all_steps(module: nn.Module) -> bool:
     return known is not None and bool(known(module))
 
 
-def read_cell(module: nn.Module, request: Request) -> Cell:
+def read_cell(module: nn.Module, path: str, shape: tuple[int, ...], dt_s: float | None) -> Cell:
+    """Return what a population's module is, see ``Request``; located errors."""
+    return _read(module, Request(path=path, shape=shape, dt_s=dt_s, child=_child))
+
+
+def _child(module: nn.Module, request: Request) -> Cell | None:
+    return _read(module, request) if reader_of(module) is not None else None
+
+
+def _read(module: nn.Module, request: Request) -> Cell:
     """Return what a population's module is; UnsupportedError or InputError, located.
 
     A module's ``ticket_node()`` gives ``op``, ``dt_s`` and parameters as numbers, or as tensors

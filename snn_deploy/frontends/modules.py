@@ -19,7 +19,7 @@ from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, Usag
 from snn_deploy.frontends import cells, layers, spikingjelly
 from snn_deploy.frontends.builder import Attribute, Builder, Signal, add_operator
 from snn_deploy.frontends.functions import apply_function
-from snn_deploy.frontends.record import Named, Request
+from snn_deploy.frontends.record import Named
 from snn_deploy.frontends.trace import run_layer, strip, trace, untouched
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Coding, Readout
 
@@ -319,7 +319,7 @@ def _neuron(
         )
     builder.called.add(module)
     shape = tuple(x.tensor.shape[1:])
-    cell = cells.read_cell(module, Request(path=path, shape=shape, dt_s=builder.asked_dt_s))
+    cell = cells.read_cell(module, path, shape, builder.asked_dt_s)
     builder.tensors.update(cell.tensors)
     sources = _add_row(builder, name, cell.before, x)
     shape = cell.shape or shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,16 @@ Named = tuple[tuple[str, Node], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """path: of the module; shape: of its input, without batch; dt_s: seconds asked, or None."""
+    """What a reader is asked for.
+
+    path: of the module. shape: of its input, without batch. dt_s: seconds asked, or None. child:
+    reads the population that the module holds; None for one that is no population.
+    """
 
     path: str
     shape: tuple[int, ...]
     dt_s: float | None
+    child: Callable[[nn.Module, Request], Cell | None]
 
     def step_s(self, framework: str) -> float:
         """Return the asked step in seconds, for a framework whose modules know none."""

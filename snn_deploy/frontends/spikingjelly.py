@@ -60,14 +60,13 @@ def parametric(module: Any, request: Request) -> Cell:
 
 
 def _output_of(module: Any, request: Request, child: Any, path: str) -> Cell:
-    from snn_deploy.frontends.cells import read_cell, reader_of
-
-    if reader_of(child) is None:
+    cell = request.child(child, replace(request, path=join(request.path, path)))
+    if cell is None:
         raise request.refuse(
             f"{type(module).__name__} around {type(child).__name__} cannot be deployed",
             "put one spiking neuron into it",
         )
-    return read_cell(child, replace(request, path=join(request.path, path)))
+    return cell
 
 
 def linear_recurrent(module: Any, request: Request) -> Cell:

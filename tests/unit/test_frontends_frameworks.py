@@ -209,3 +209,9 @@ def test_pairs_that_nn_sequential_passes_on():
     error = refused(snn_deploy.from_snntorch, module, whole=True, dt_s=1e-3)
     assert "gets a pair (spikes, state)" in error.message
     assert "snnTorch: init_hidden=True" in error.hint
+
+
+def test_an_example_is_needed_for_a_module_of_ones_own():
+    with pytest.raises(UsageError, match="shape of one input sample") as caught:
+        snn_deploy.from_torch(nn.Linear(2, 2))
+    assert "pass example_input" in caught.value.hint
