@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrize
 
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.synapses import (
@@ -34,6 +34,25 @@ class Scale(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` scaled."""
         return x * self.scale
+
+
+class Kept(nn.Module):  # type: ignore[misc]
+    """Keeps the weights under a 0/1 mask; the others are 0 and get no gradient.
+
+    A parametrization, since modules with torch's pruning hooks cannot be copied.
+    """
+
+    def __init__(self, mask: Array) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.from_numpy(mask))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return ``weight`` masked."""
+        return torch.where(self.mask, weight, 0)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return what stands behind ``weight``."""
+        return weight
 
 
 def layer_of(synapse: Synapse) -> nn.Module:
@@ -117,7 +136,7 @@ def _filled(layer: Any, weight: Array, bias: Array | None) -> nn.Module:
         if bias is not None:
             layer.bias.copy_(torch.from_numpy(np.array(bias, np.float64)))
     if not np.all(weight):
-        prune.custom_from_mask(layer, "weight", torch.from_numpy(weight != 0))
+        parametrize.register_parametrization(layer, "weight", Kept(np.asarray(weight != 0)))
     return layer  # type: ignore[no-any-return]
 
 
@@ -128,10 +147,7 @@ def current_synapse(synapse: Synapse, layer: nn.Module) -> Synapse:
     )
     if learned is None:
         return synapse
-    if hasattr(learned, "weight_orig"):
-        weight = learned.weight_orig * learned.weight_mask
-    else:
-        weight = learned.weight
+    weight = learned.weight
     before = bias_of(synapse)
     bias = None if before is None else _array(learned.bias, before.dtype)
     if isinstance(synapse, Csr):

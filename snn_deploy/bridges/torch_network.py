@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from snn_deploy.bridges.torch_layers import current_synapse, layer_of, matrix_layer
 from snn_deploy.errors import InputError, UnsupportedError
@@ -83,9 +84,15 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
         x: (steps, batch, *shape), or one such tensor per input name. recording: filled with what
         every population did. Raises InputError for another shape.
         """
-        network = self.network
-        given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
+        given = x if isinstance(x, Mapping) else {self.network.inputs[0]: x}
         steps, batch = self._check_inputs(given)
+        with parametrize.cached():  # masks the weights once, not at every step
+            return self._run(given, steps, batch, recording)
+
+    def _run(
+        self, given: Mapping[str, Tensor], steps: int, batch: int, recording: Recording | None
+    ) -> Tensor:
+        network = self.network
         zeros = {
             p.name: self._zero.expand(batch, *network.shapes[p.name]) for p in network.populations
         }
@@ -114,6 +121,11 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
 
     def _check_inputs(self, given: Mapping[str, Tensor]) -> tuple[int, int]:
         """Return (steps, batch)."""
+        if extra := set(given) - set(self.network.inputs):
+            raise InputError(
+                f"the network has no input {sorted(extra)[0]!r}",
+                hint=f"its inputs: {', '.join(self.network.inputs)}",
+            )
         lengths = {tuple(values.shape[:2]) for values in given.values()}
         for name in self.network.inputs:
             wanted = self.network.shapes[name]

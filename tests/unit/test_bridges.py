@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -108,6 +109,9 @@ def test_several_inputs_and_outputs_are_read_by_name():
         with pytest.raises(InputError, match="the input does not fit the network") as caught:
             module(wrong)
         assert "steps come first" in caught.value.hint
+    with pytest.raises(InputError, match="the network has no input 'out'") as caught:
+        module(tensors | {"out": tensors["ear"]})
+    assert caught.value.hint == "its inputs: eye, ear"
     with pytest.raises(InputError) as caught:
         module(tensors | {"ear": tensors["ear"][..., None]})
     assert caught.value.where == "ear"
@@ -202,6 +206,7 @@ def test_a_module_is_a_model_to_the_rest_of_the_package(tmp_path):
         for a, b in zip(before.synapses, after.synapses, strict=True):
             if isinstance(a, Conv2d):
                 assert np.array_equal(np.asarray(a.weight) == 0, np.asarray(b.weight) == 0)
+    assert copy.deepcopy(module).to_network() == changed
     other = snn_deploy.to_torch(net)
     other.load_state_dict(module.state_dict())
     assert other.to_network() == changed
