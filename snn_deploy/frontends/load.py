@@ -50,6 +50,12 @@ def load_model(path: Path | str, options: LoadOptions | None = None) -> Network:
         return _torch_file(path, options)
     if suffix == ".net":
         return _netx(path, options)
+    if suffix == ".onnx":
+        raise UnsupportedError(
+            "an ONNX file holds a dense network, which must be converted first",
+            where=str(path),
+            hint=f"snn-deploy import {path.name} --calibrate X.npz -o {path.stem}.nir",
+        )
     raise InputError(
         f"{path.name} is not a model file that snn-deploy knows",
         where=str(path),

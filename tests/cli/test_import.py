@@ -72,6 +72,13 @@ def test_learned_thresholds_need_no_data_and_the_graph_runs(here):
     assert ran.code == 0, ran.err
 
 
+def test_other_commands_say_that_a_dense_network_must_be_converted(here):
+    ran = run_cli("inspect", "relu.onnx")
+    assert ran.code == 4
+    assert "which must be converted first" in ran.err
+    assert "snn-deploy import relu.onnx --calibrate X.npz -o relu.nir" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
