@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from snn_deploy.errors import InputError, SnnDeployError, UsageError
+from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
 from snn_deploy.io.nir_read import NirOptions, read_nir
 from snn_deploy.ir.network import Coding, Network, Readout, Source
 
