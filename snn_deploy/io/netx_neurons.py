@@ -95,16 +95,36 @@ def _typed(u: Array, v: Array, threshold: Array | None, bias: Array | None, dt: 
         if len(forms) > 1:
             leak = leak.reshape(-1, *[1] * (np.ndim(share) - np.ndim(leak)))
             leak = np.broadcast_to(leak, np.shape(share))
-    shared = {"r": 1.0 / share, "v_leak": leak / share}
+    tau, r = _leak_of_one_step(share, dt)
+    shared = {"r": r, "v_leak": leak / share}
     if plain_current:
         kind: Any = LI if threshold is None else LIF
-        return kind(tau_s=dt / share, **shared, **firing)  # type: ignore[no-any-return]
+        return kind(tau_s=tau, **shared, **firing)  # type: ignore[no-any-return]
     kind = CubaLI if threshold is None else CubaLIF
-    lost = u / FULL_DECAY
-    neuron: Neuron = kind(
-        tau_syn_s=dt / lost, tau_mem_s=dt / share, w_in=1.0 / lost, **shared, **firing
-    )
+    tau_syn, w_in = _leak_of_one_step(u / FULL_DECAY, dt)
+    neuron: Neuron = kind(tau_syn_s=tau_syn, tau_mem_s=tau, w_in=w_in, **shared, **firing)
     return neuron
+
+
+def _leak_of_one_step(share: Array, dt: float) -> tuple[Array, Array]:
+    """Return (tau, gain) with dt / tau = share and dt / tau * gain = 1, to the last bit if any
+    doubles do: a sum of integers meets a threshold, and 1 + 2e-16 times it would pass it.
+    """
+    tau, gain = dt / share, 1.0 / (dt / (dt / share))
+    exact = np.zeros(np.shape(share), bool)
+    for t in _neighbours(tau):
+        a = dt / t
+        for g in _neighbours(1.0 / a):
+            found = ~exact & (1.0 - a == 1.0 - share) & (a * g == 1.0)
+            tau, gain = np.where(found, t, tau), np.where(found, g, gain)
+            exact |= found
+    return tau, gain
+
+
+def _neighbours(value: Array) -> list[Array]:
+    """Return ``value`` and the doubles next to it."""
+    below, above = np.nextafter(value, 0.0), np.nextafter(value, np.inf)
+    return [value, below, above, np.nextafter(below, 0.0), np.nextafter(above, np.inf)]
 
 
 def _decay(given: dict[str, Any], key: str, shape: Shape) -> Array:

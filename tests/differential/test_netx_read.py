@@ -193,6 +193,18 @@ def test_neurons_and_biases_follow_lavas_equations(tmp_path, neuron, kind, bias)
     assert trace.output.any()
 
 
+@pytest.mark.parametrize("decay", [410, 1, 4095, [5, 410, 2048, 3000]])
+def test_an_integer_keeps_its_value_on_the_way_into_the_state(tmp_path, decay):
+    """1 + 2e-16 in place of 1 would carry a sum that equals the threshold beyond it."""
+    decays = np.array(decay)
+    neuron = {**NEURON, "iDecay": decays, "vDecay": decays}
+    made = read_netx(net(tmp_path / "a.net", dense(np.ones((4, 3)), neuron)), KNOWN)
+    step = made.step_of(made.outputs[0])
+    assert np.all(step.gain_u == 1)
+    assert np.all(step.gain_v == 1)
+    np.testing.assert_allclose(step.keep_v, 1 - decays / 4096, rtol=0, atol=1e-15)
+
+
 def test_a_layer_without_neurons_only_adds_up(tmp_path):
     network = read_netx(net(tmp_path / "a.net", dense(W, None)), KNOWN)
     assert isinstance(network.population("layer0").neuron, Integrator)
