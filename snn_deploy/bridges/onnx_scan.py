@@ -69,7 +69,14 @@ class _Builder:
 
     def model(self) -> ModelProto:
         """Return the model, checked."""
-        outputs = {self._outer.names.new(name): what for name, what in self._outputs().items()}
+        outputs = self._outputs()
+        for name, (population, _) in outputs.items():
+            if self._outer.names.new(name) != name:
+                raise UnsupportedError(
+                    f"an input and an output of the ONNX model would both be called {name!r}",
+                    where=self._network.where(population.name),
+                    hint=f"give the input {name!r} another name",
+                )
         self._batch = self._outer.node(
             "Shape", [self._inputs[self._network.inputs[0]]], "batch", start=1, end=2
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_deploy.errors import InputError, UsageError
+from snn_deploy.errors import InputError, UnsupportedError, UsageError
 from snn_deploy.frontends.ann import (
     Activation,
     AnnGraph,
@@ -33,7 +33,8 @@ from snn_deploy.ir.synapses import Diagonal
 
 #: Activations of a layer that percentiles are taken of; of more, a sample of so many.
 MOST_KEPT = 2**24
-_BATCH = 64
+#: Values of the largest layer that are computed at a time.
+_AT_A_TIME = 2**22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ def _positive(graph: AnnGraph, x: Array) -> dict[str, list[Array]]:
     parts: dict[str, list[list[Array]]] = {
         name: [[] for _ in range(graph.nodes[name].shape[0])] for name in names
     }
-    for batch in batches(x):
+    for batch in batches(graph, x):
         found = run(graph, batch)
         for name in names:
             shape = graph.nodes[name].shape
@@ -183,10 +184,12 @@ def _before_bound(graph: AnnGraph, name: str, found: Mapping[str, Array]) -> Arr
     return found[name]
 
 
-def batches(x: Array) -> Iterator[Array]:
-    """Yield ``x`` in parts that layers of usual size hold in memory."""
-    for start in range(0, len(x), _BATCH):
-        yield x[start : start + _BATCH]
+def batches(graph: AnnGraph, x: Array) -> Iterator[Array]:
+    """Yield ``x`` in parts of which all layers fit in memory."""
+    largest = max(int(np.prod(node.shape)) for node in graph.nodes.values())
+    size = max(1, min(64, _AT_A_TIME // largest))
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
 
 
 def to_network(
@@ -254,14 +257,21 @@ class _Spiking:
             return
         elif isinstance(node.value, Activation):
             self._neuron(node, node.value)
-        elif is_max_pool(node) and node.inputs[0] in self._amplitude:
+        elif is_max_pool(node):
+            before = node.inputs[0]
+            if before not in self._amplitude:
+                raise UnsupportedError(
+                    "max pooling is exact on spikes only, and here it pools other values",
+                    where=name,
+                    hint="let a rectifier stand right before or right behind the pool, or use "
+                    "average pooling",
+                )
             warnings.warn(
                 f"max pooling {name} becomes the maximum of spikes in each step, which is above "
                 "the maximum of rates; average pooling converts exactly",
                 SnnDeployWarning,
                 2,
             )
-            before = node.inputs[0]
             self._connect(Node(name=name, kind="operator", value=node.value), self._values[before])
             self._amplitude[name] = self._amplitude[before]
         else:

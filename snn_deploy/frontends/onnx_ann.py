@@ -41,6 +41,8 @@ Value = str | Curve | np.ndarray | list[int | None]
 
 #: Values of one sample that a layer may have: what a file says costs nothing, running it does.
 MOST_VALUES = 2**26
+#: Before it, Add and its like did not stretch as numpy does.
+OLDEST_OPSET = 7
 #: Stands for an operator's name where the output reads a value.
 OUTPUT = "the output"
 
@@ -141,13 +143,13 @@ class Builder:
         name = curve.base
         for stage in curve.stages:
             if stage.kind == "clip":
-                activation = simple_activation(stage, curve.name)
-                name = self.add(curve.name, activation, (name,), self.shape(name))
+                activation = simple_activation(stage)
+                name = self.add(stage.name, activation, (name,), self.shape(name))
             else:
-                name = self._affine(curve.name, stage, name)
+                name = self._affine(stage, name)
         return name
 
-    def _affine(self, wanted: str, stage: Stage, source: str) -> str:
+    def _affine(self, stage: Stage, source: str) -> str:
         """Return ``a x + b``: within the layer before, or as a scale where nothing is added."""
         before = self.graph.nodes[source]
         a, b = stage.a, stage.b
@@ -165,11 +167,11 @@ class Builder:
         if np.any(b):
             raise UnsupportedError(
                 "a constant is added where no layer stands before",
-                where=wanted,
+                where=stage.name,
                 hint="scale and shift the data before they enter the network",
             )
         scale = a.reshape(-1, *[1] * (len(before.shape) - 1))
-        return self.operator(wanted, Diagonal(scale=scale), source)
+        return self.operator(stage.name, Diagonal(scale=scale), source)
 
     def finished(self) -> AnnGraph:
         """Return the graph without nodes that the output does not read, numbered anew."""
@@ -216,6 +218,12 @@ def read_graph(model: OnnxModel, input_shape: Shape | None) -> tuple[AnnGraph, l
     """
     from snn_deploy.frontends.onnx_operators import OPERATORS
 
+    if model.opset < OLDEST_OPSET:
+        raise UnsupportedError(
+            f"operators of opset {model.opset} mean other things",
+            used=f"opset {model.opset}, {OLDEST_OPSET} or later is read",
+            hint="onnx.version_converter.convert_version(model, 17)",
+        )
     name = _only(list(model.inputs), "input")
     output = _only(model.outputs, "output")
     builder = Builder(model.constants)

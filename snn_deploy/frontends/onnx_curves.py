@@ -21,8 +21,12 @@ _CLOSE = 1e-4  # constants are float32 and pass through divisions
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stage:
-    """affine: ``a x + b``; clip: to ``a``..``b``; floor. Values are one per channel."""
+    """affine: ``a x + b``; clip: to ``a``..``b``; floor. Values are one per channel.
 
+    name: of the (last) operator that it is.
+    """
+
+    name: str
     kind: Literal["affine", "clip", "floor"]
     a: Array
     b: Array
@@ -46,7 +50,7 @@ class Curve:
         elif last is not None and last.kind == kind == "clip":
             a, b = np.clip(last.a, a, b), np.clip(last.b, a, b)
             stages = stages[:-1]
-        return replace(self, name=name, stages=(*stages, Stage(kind=kind, a=a, b=b)))
+        return replace(self, name=name, stages=(*stages, Stage(name=name, kind=kind, a=a, b=b)))
 
 
 def constant_per_channel(value: Array, shape: Shape, where: str) -> Array:
@@ -75,13 +79,13 @@ def _stretches(part: Shape, whole: Shape) -> bool:
     return all(a in (1, b) for a, b in pairs)
 
 
-def simple_activation(stage: Stage, where: str) -> Activation:
+def simple_activation(stage: Stage) -> Activation:
     """Return a clip as an activation; UnsupportedError where it is not one of rates."""
     low, high = stage.a, stage.b
     if np.any(low != 0) or np.any(high <= 0) or np.any(np.isinf(high) != np.isinf(high[0])):
         raise UnsupportedError(
             "a clip that does not start at 0 is no rate",
-            where=where,
+            where=stage.name,
             used=f"{float(np.min(low)):g} to {float(np.max(high)):g}",
             hint="use Relu, or a Clip from 0 to a positive bound",
         )

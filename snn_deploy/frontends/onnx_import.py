@@ -47,7 +47,7 @@ class Conversion:
 
     def scores(self, x: Array) -> Array:
         """Return the dense network's outputs (samples, classes) for ``x`` (samples, *shape)."""
-        found = [run(self.ann, batch)[self.ann.output] for batch in batches(x)]
+        found = [run(self.ann, batch)[self.ann.output] for batch in batches(self.ann, x)]
         return np.concatenate(found).reshape(len(x), -1)
 
     def agreement(
@@ -61,7 +61,7 @@ class Conversion:
         network = fold(self.network)
         engine = EventEngine(network)
         decided = []
-        for batch in batches(x):
+        for batch in batches(self.ann, x):
             output = engine.run(encode(batch, network.coding)).output
             decided.append(network.readout.predict(output))
             if progress is not None:

@@ -133,6 +133,12 @@ def _batch_norm(builder: Builder, node: OnnxNode) -> Value:
         "training_mode 1",
         "export after model.eval()",
     )
+    needs(
+        number(node, "spatial", 1) == 1,
+        "batch normalisation of single values",
+        "spatial 0",
+        "normalise channels",
+    )
     scale, bias, mean, variance = (_weights(builder, node, i, 1) for i in (1, 2, 3, 4))
     norm = BatchNorm(
         mean=mean, variance=variance, weight=scale, bias=bias, eps=number(node, "epsilon", 1e-5)

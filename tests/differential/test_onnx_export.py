@@ -146,6 +146,13 @@ def test_what_cannot_be_exported(monkeypatch):
     with pytest.raises(UsageError, match="dtype 'float16' is not exported") as caught:
         snn_deploy.to_onnx(net, dtype="float16")
     assert caught.value.hint == "use float32 or float64"
+    named = network(
+        [population("a.z", (3,), Relay()), population("a", (2,), lif())],
+        [projection("a.z", "a", Dense(weight=np.ones((2, 3), "f4")))],
+    )
+    with pytest.raises(UnsupportedError, match=r"would both be called 'a\.z'") as caught:
+        snn_deploy.to_onnx(named)
+    assert caught.value.hint == "give the input 'a.z' another name"
     monkeypatch.setattr(onnx_scan, "MOST_BYTES", 100)
     with pytest.raises(UnsupportedError, match="larger than one ONNX file may be") as caught:
         snn_deploy.to_onnx(net)

@@ -251,3 +251,77 @@ def test_the_network_travels_as_nir_and_runs_alike_in_onnxruntime(tmp_path):
     assert not any(result.comparison.mismatches.values()), result.comparison.first
     named = snn_deploy.from_onnx(tmp_path / "m.onnx", calibration=CALIBRATION, steps=16)
     assert named == made.network
+
+
+ROWS = np.random.default_rng(4).normal(size=(5, 4)).astype("f4")
+IMAGES = np.random.default_rng(5).normal(size=(4, 3, 7, 8)).astype("f4")
+C3 = np.array([0.5, 2.0, -1.0], "f4")
+K = np.random.default_rng(6).normal(size=(4, 3, 3, 3)).astype("f4")
+ZOO = {
+    "gemm": (
+        [node("Gemm", "x a c", "h", alpha=0.5, beta=2.0)], ROWS, {"a": ROWS[:4], "c": ROWS[4]},
+    ),
+    "gemm of one bias": (
+        [node("Gemm", "x a c", "h", transB=1)], ROWS, {"a": ROWS, "c": ROWS[0, :1]},
+    ),
+    "scales": (
+        [node("Gemm", "x a", "g"), node("Sub", "g c", "s"), node("Div", "s d", "h")],
+        ROWS, {"a": ROWS[:4], "c": ROWS[4], "d": np.float32(-3)},
+    ),
+    "constants": (
+        [node("Mul", "c d", "e"), node("Mul", "e x", "h")], ROWS,
+        {"c": ROWS[0], "d": np.float32(2)},
+    ),
+    "batch norm": (
+        [node("BatchNormalization", "n k k k v", "h", epsilon=0.1)],
+        IMAGES, {"k": C3, "v": C3**2},
+    ),
+    "same upper": (
+        [node("Conv", "n k", "h", auto_pad="SAME_UPPER", strides=[2, 3])], IMAGES, {"k": K},
+    ),
+    "same lower": (
+        [node("Conv", "n k", "h", auto_pad="SAME_LOWER", strides=[2, 2])], IMAGES, {"k": K},
+    ),
+    "valid": ([node("Conv", "n k", "h", auto_pad="VALID", dilations=[1, 2])], IMAGES, {"k": K}),
+    "padded on one side": ([node("Conv", "n k", "h", pads=[1, 0, 2, 3])], IMAGES, {"k": K}),
+    "global maximum": (
+        [node("Clip", "n zero six", "a"), node("GlobalMaxPool", "a", "h")], IMAGES, {},
+    ),
+    "global average": ([node("GlobalAveragePool", "n", "h")], IMAGES, {}),
+    "mean": ([node("ReduceMean", "n", "h", axes=[-1, 2], keepdims=0)], IMAGES, {}),
+    "average": (
+        [node("AveragePool", "n", "h", kernel_shape=[2, 3], strides=[1, 2], pads=[1, 0, 0, 2],
+              count_include_pad=1)],
+        IMAGES, {},
+    ),
+    "maximum": (
+        [node("MaxPool", "n", "h", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 1, 1, 1],
+              ceil_mode=1)],
+        IMAGES, {},
+    ),
+    "squeezed": ([node("GlobalAveragePool", "n", "g"), node("Squeeze", "g ax", "h")], IMAGES,
+                 {"ax": np.array([2, 3])}),
+    "dropped": ([node("Dropout", "x", "d"), node("Identity", "d", "h")], ROWS, {}),
+    "reshaped": (
+        [node("Shape", "n", "s"), node("Gather", "s i", "b"), node("Concat", "b m", "t", axis=0),
+         node("Reshape", "n t", "h")],
+        IMAGES, {"i": np.array([0]), "m": np.array([-1])},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::snn_deploy.io.graph.SnnDeployWarning")
+@pytest.mark.parametrize("case", ZOO)
+def test_each_operator_means_what_onnxruntime_means(case, tmp_path):
+    operators, x, constants = ZOO[case]
+    # A scale in front that a layer of ours does not see, and rectifiers behind.
+    first = [node("Mul", "x one", "n")] if x.ndim == 4 else []
+    content = model(
+        [*first, *operators, node("Clip", "h zero six", "r"), node("Flatten", "r", "y")],
+        ("N", *x.shape[1:]),
+        {"one": np.float32(1.5), "zero": np.float32(0), "six": np.float32(6), **constants},
+    )
+    made = converted(tmp_path, content)
+    theirs = runtime(content, x)
+    assert len(np.unique(theirs)) > 2
+    np.testing.assert_allclose(made.scores(x), theirs.reshape(len(x), -1), atol=1e-5)

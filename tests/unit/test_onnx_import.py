@@ -232,6 +232,17 @@ OPERATORS = {
         bounded(node("BatchNormalization", "x o o o o", "h", training_mode=1), o=ONE),
         UnsupportedError, "batch normalisation in training mode", "eval",
     ),
+    "spatial": (
+        bounded(node("BatchNormalization", "x o o o o", "h", spatial=0), o=ONE),
+        UnsupportedError, "batch normalisation of single values", "channels",
+    ),
+    "max of currents": (
+        bounded(
+            node("MaxPool", "x", "p", kernel_shape=[2, 2]), node("Flatten", "p", "f"),
+            node("MatMul", "f v", "h"), shape=(1, 1, 2, 2), v=np.ones((1, 4), "f4"),
+        ),
+        UnsupportedError, "max pooling is exact on spikes only", "average pooling",
+    ),
     "dropout": (
         bounded(node("Dropout", "x zero t", "h"), t=np.array(True)), UnsupportedError,
         "dropout in training mode", "eval",
@@ -347,6 +358,9 @@ def test_inputs_and_outputs(tmp_path):
     with pytest.raises(UnsupportedError, match="the model has 2 outputs") as caught:
         load(tmp_path, made.SerializeToString())
     assert caught.value.hint == "export a model of one output"
+    with pytest.raises(UnsupportedError, match="operators of opset 6 mean other") as caught:
+        load(tmp_path, model([node("Relu", "x", "y")], opset=6))
+    assert "convert_version" in caught.value.hint
     open_ = model([node("Relu", "x", "r"), LAST], ("N", "D"), {"w": EYE})
     with pytest.raises(InputError, match="leaves the shape of its input open") as caught:
         load(tmp_path, open_)
