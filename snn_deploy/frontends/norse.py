@@ -11,6 +11,7 @@ from typing import Any
 
 from snn_deploy.errors import InputError
 from snn_deploy.frontends.record import Cell, Node, Request, join, plain, tensor64
+from snn_deploy.ir.unit_gain import unit_gain
 
 
 def _rate(value: Any, request: Request, name: str) -> Any:
@@ -39,8 +40,8 @@ def _membrane(p: Any, request: Request) -> Node:
 def _synapse(p: Any, dt_s: float, request: Request) -> Node:
     node = _membrane(p, request)
     node["tau_mem_s"] = node.pop("tau_s")
-    tau = 1 / _rate(p.tau_syn_inv, request, "tau_syn_inv")
-    node.update(tau_syn_s=plain(tau), w_in=plain(tau / dt_s))
+    tau, w_in = unit_gain(_rate(p.tau_syn_inv, request, "tau_syn_inv") * dt_s, dt_s)
+    node.update(tau_syn_s=plain(tau), w_in=plain(w_in))
     return node
 
 

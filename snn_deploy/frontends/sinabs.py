@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from snn_deploy.frontends.record import Cell, Node, Request, join, layer_of, plain, tensor64
+from snn_deploy.ir.unit_gain import unit_gain
 
 _NAME = "sinabs"
 
@@ -69,8 +70,9 @@ def lif(module: Any, request: Request) -> Cell:
             neuron = {"op": "IF", "r": 1.0, "r_unit": "per-step"}
             return Cell(neuron={**neuron, **node}, dt_s=dt_s)
         share = _share(module.alpha_mem_calculated, "alpha_mem", request)
-        neuron = {"op": "LIF" if fires else "LI", "tau_s": plain(dt_s / share), "v_leak": 0.0}
-        neuron["r"] = 1.0 if module.norm_input else plain(1 / share)
+        tau, whole = unit_gain(share, dt_s)
+        neuron = {"op": "LIF" if fires else "LI", "tau_s": plain(tau), "v_leak": 0.0}
+        neuron["r"] = 1.0 if module.norm_input else plain(whole)
         return Cell(neuron={**neuron, **node}, dt_s=dt_s)
     if perfect:
         raise request.refuse(
@@ -79,11 +81,12 @@ def lif(module: Any, request: Request) -> Cell:
         )
     share = _share(module.alpha_mem_calculated, "alpha_mem", request)
     synapse = _share(module.alpha_syn_calculated, "alpha_syn", request)
+    tau, whole = unit_gain(share, dt_s)
     neuron = {
         "op": "CubaLIF" if fires else "CubaLI",
         "tau_syn_s": plain(dt_s / synapse),
-        "tau_mem_s": plain(dt_s / share),
-        "r": 1.0 if module.norm_input else plain(1 / share),
+        "tau_mem_s": plain(tau),
+        "r": 1.0 if module.norm_input else plain(whole),
         "w_in": plain((1 - synapse) / synapse),
         "v_leak": 0.0,
     }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from snn_deploy.frontends.record import Cell, Node, Request, join, layer_of, plain, tensor64
+from snn_deploy.ir.unit_gain import unit_gain
 
 _ZERO_HINT = "use reset_mechanism='subtract', Leaky, or reset_delay=False"
 
@@ -80,8 +81,8 @@ def _leaky(module: Any, request: Request, keep: Any, gain: Any, dt_s: float) -> 
     if bool((keep == 1).all()):
         neuron: Node = {"op": "IF", "r": plain(gain), "r_unit": "per-step"}
     else:
-        share = 1 - keep
-        neuron = {"op": "LIF", "tau_s": plain(dt_s / share), "r": plain(gain / share)}
+        tau, whole = unit_gain(1 - keep, dt_s)
+        neuron = {"op": "LIF", "tau_s": plain(tau), "r": plain(gain * tensor64(whole))}
         neuron["v_leak"] = 0.0
     return {**neuron, **_firing(module, keep, request)}
 
@@ -119,12 +120,14 @@ def synaptic(module: Any, request: Request) -> Cell:
     dt_s = request.step_s("snnTorch")
     alpha = _decay(module.alpha, "alpha", request, one=False)
     beta = _decay(module.beta, "beta", request, one=False)
+    tau_syn, w_in = unit_gain(1 - alpha, dt_s)
+    tau_mem, r = unit_gain(1 - beta, dt_s)
     neuron: Node = {
         "op": "CubaLIF",
-        "tau_syn_s": plain(dt_s / (1 - alpha)),
-        "tau_mem_s": plain(dt_s / (1 - beta)),
-        "r": plain(1 / (1 - beta)),
-        "w_in": plain(1 / (1 - alpha)),
+        "tau_syn_s": plain(tau_syn),
+        "tau_mem_s": plain(tau_mem),
+        "r": plain(r),
+        "w_in": plain(w_in),
         "v_leak": 0.0,
         **_firing(module, beta, request),
     }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from snn_deploy.frontends.record import Cell, Node, Request, join, plain, tensor64
+from snn_deploy.ir.unit_gain import unit_gain
 
 _NAME = "SpikingJelly"
 
@@ -39,10 +40,11 @@ def _lif(module: Any, request: Request, share: Any, firing: Node, op: str = "LIF
     """Return a LIF that loses ``share`` of its membrane in a step."""
     dt_s = request.step_s(_NAME)
     rest = 0.0 if module.v_reset is None else float(module.v_reset)
+    tau, whole = unit_gain(share, dt_s)
     node: Node = {
         "op": op,
-        "tau_s": plain(dt_s / share),
-        "r": 1.0 if module.decay_input else plain(1 / share),
+        "tau_s": plain(dt_s / share if module.decay_input else tau),
+        "r": 1.0 if module.decay_input else plain(whole),
         "v_leak": rest,
         **firing,
     }

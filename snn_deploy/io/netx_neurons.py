@@ -13,6 +13,7 @@ from snn_deploy.io.netx_values import number, whole
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator, Neuron
 from snn_deploy.ir.synapses import Shape
+from snn_deploy.ir.unit_gain import unit_gain
 
 FULL_DECAY = 4096
 NEVER_FIRES = 1 << 17  # as a threshold, shifted: beyond what a membrane reaches
@@ -95,36 +96,15 @@ def _typed(u: Array, v: Array, threshold: Array | None, bias: Array | None, dt: 
         if len(forms) > 1:
             leak = leak.reshape(-1, *[1] * (np.ndim(share) - np.ndim(leak)))
             leak = np.broadcast_to(leak, np.shape(share))
-    tau, r = _leak_of_one_step(share, dt)
+    tau, r = unit_gain(share, dt)
     shared = {"r": r, "v_leak": leak / share}
     if plain_current:
         kind: Any = LI if threshold is None else LIF
         return kind(tau_s=tau, **shared, **firing)  # type: ignore[no-any-return]
     kind = CubaLI if threshold is None else CubaLIF
-    tau_syn, w_in = _leak_of_one_step(u / FULL_DECAY, dt)
+    tau_syn, w_in = unit_gain(u / FULL_DECAY, dt)
     neuron: Neuron = kind(tau_syn_s=tau_syn, tau_mem_s=tau, w_in=w_in, **shared, **firing)
     return neuron
-
-
-def _leak_of_one_step(share: Array, dt: float) -> tuple[Array, Array]:
-    """Return (tau, gain) with dt / tau = share and dt / tau * gain = 1, to the last bit if any
-    doubles do: a sum of integers meets a threshold, and 1 + 2e-16 times it would pass it.
-    """
-    tau, gain = dt / share, 1.0 / (dt / (dt / share))
-    exact = np.zeros(np.shape(share), bool)
-    for t in _neighbours(tau):
-        a = dt / t
-        for g in _neighbours(1.0 / a):
-            found = ~exact & (1.0 - a == 1.0 - share) & (a * g == 1.0)
-            tau, gain = np.where(found, t, tau), np.where(found, g, gain)
-            exact |= found
-    return tau, gain
-
-
-def _neighbours(value: Array) -> list[Array]:
-    """Return ``value`` and the doubles next to it."""
-    below, above = np.nextafter(value, 0.0), np.nextafter(value, np.inf)
-    return [value, below, above, np.nextafter(below, 0.0), np.nextafter(above, np.inf)]
 
 
 def _decay(given: dict[str, Any], key: str, shape: Shape) -> Array:

@@ -269,3 +269,34 @@ def test_ties_at_the_threshold_are_what_the_frameworks_say(tmp_path):
         assert wrong == 0
     assert min(fired.values()) > 1_000
     assert fired["at"] != fired["above"]
+
+
+@pytest.mark.parametrize("dt_s", [1e-4, 1e-3])
+@pytest.mark.parametrize("kind", ["Leaky", "Synaptic", "LIFNode"])
+def test_an_input_that_equals_the_threshold_is_no_spike_more(kind, dt_s, tmp_path):
+    """Whatever the decay and the step, the first input reaches the membrane as it is."""
+    import snntorch as snn
+    from spikingjelly.activation_based import neuron
+
+    hidden = {"init_hidden": True, "reset_mechanism": "zero", "reset_delay": False}
+    cells = {
+        "Leaky": lambda: snn.Leaky(beta=0.9, **hidden),
+        "Synaptic": lambda: snn.Synaptic(alpha=0.8, beta=0.95, **hidden),
+        "LIFNode": lambda: neuron.LIFNode(tau=7.0, decay_input=False),
+    }
+    read, run = snn_deploy.from_snntorch, fw.run_snntorch
+    if kind == "LIFNode":
+        read, run = snn_deploy.from_spikingjelly, fw.run_spikingjelly
+    layer = nn.Linear(8, 60)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randint(-4, 5, (60, 8), generator=generator) / 4)
+        layer.bias.zero_()
+    net = nn.Sequential(layer, cells[kind]())
+    # A step later the framework's own single precision decides.
+    x = fw.spikes_of(torch.full((40, 8), 0.5), 1, 5)
+    assert torch.count_nonzero(layer(x) == 1) > 50
+    model = fw.Model(net, read, run, ("1",), dt_s)
+    ours = engine_spikes(read(net, x[0], dt_s=dt_s), x, tmp_path)
+    _, wrong = mismatches(model, x, ours)
+    assert wrong == 0
