@@ -67,6 +67,13 @@ from snn_deploy.cli.output import check_targets, emit, progress
     metavar="SHARE",
     help="Membrane at the start, in thresholds.",
 )
+@click.option(
+    "--coding",
+    type=click.Choice(["direct", "rate"]),
+    default="direct",
+    show_default=True,
+    help="How samples become input; integer targets take rate.",
+)
 @output_options
 def command(**options: Any) -> None:
     """Convert MODEL.onnx, a dense network with rectifiers, to spiking neurons of the same rates.
@@ -97,6 +104,7 @@ def command(**options: Any) -> None:
         steps=options["steps"],
         dt_s=options["dt_s"],
         start=options["start"],
+        coding=options["coding"],
     )
     data = _data(options)
     with shown_warnings():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,7 +43,8 @@ class Rates:
 
     percentile: of a layer's positive activations, its threshold. per_channel: a threshold for each
     channel. steps: T. start: the membrane before step 0, in thresholds; 1/2 turns rounding down
-    into rounding to the nearest, 0 is the older custom.
+    into rounding to the nearest, 0 is the older custom. coding: "direct" or "rate", of values in
+    0..1, for targets that take spikes alone.
     """
 
     percentile: float = 99.9
@@ -51,12 +52,15 @@ class Rates:
     steps: int = 32
     dt_s: float = 1e-3
     start: float = 0.5
+    coding: Literal["direct", "rate"] = "direct"
 
     def __post_init__(self) -> None:
         _in_range(0 < self.percentile <= 100, "percentile", self.percentile, "above 0, up to 100")
         _in_range(self.steps >= 1, "steps", self.steps, "1 or more")
         _in_range(0 < self.dt_s < float("inf"), "dt_s", self.dt_s, "seconds, above 0")
         _in_range(0 <= self.start < 1, "start", self.start, "0 up to, not including, 1")
+        if self.coding not in ("direct", "rate"):
+            raise UsageError(f"coding {self.coding!r} is none", hint="coding is direct or rate")
 
 
 def _in_range(good: bool, name: str, value: float, allowed: str) -> None:
@@ -199,15 +203,15 @@ def to_network(
 
     Max pools pool spikes: they must stand behind an activation (see pools_behind_activations).
 
-    Input is direct: the same values at every step. The scores are sums over the steps, T times the
-    dense network's: an Integrator of gain 1 per step, read at the last.
+    Input is direct, the same values at every step, or rate coded. The scores are sums over the
+    steps, T times the dense network's: an Integrator of gain 1 per step, read at the last.
     """
     result = _Spiking(graph, {layer.name: layer.threshold for layer in layers}, rates).graph
     network = build(
         result,
         dt_s=rates.dt_s,
         readout=Readout(kind="last"),
-        coding=Coding(kind="direct", steps=rates.steps),
+        coding=Coding(kind=rates.coding, steps=rates.steps),
         source=source,
     )
     return check(network)

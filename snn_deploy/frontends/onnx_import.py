@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -60,12 +61,14 @@ class Conversion:
         """
         network = fold(self.network)
         engine = EventEngine(network)
-        decided = []
+        decided: list[Array] = []
+        done = 0
         for batch in batches(self.ann, x):
-            output = engine.run(encode(batch, network.coding)).output
+            output = engine.run(encode(batch, network.coding, done)).output
             decided.append(network.readout.predict(output))
+            done += len(batch)
             if progress is not None:
-                progress(sum(map(len, decided)), len(x))
+                progress(done, len(x))
         spiking, dense = np.concatenate(decided), self.scores(x).argmax(axis=1)
         return Agreement(
             samples=len(x),
@@ -117,9 +120,15 @@ def from_onnx(
     steps: int = 32,
     dt_s: float = 1e-3,
     start: float = 0.5,
+    coding: Literal["direct", "rate"] = "direct",
 ) -> Network:
     """Return the spiking Network of a dense ONNX model; see convert_onnx and Rates."""
     rates = Rates(
-        percentile=percentile, per_channel=per_channel, steps=steps, dt_s=dt_s, start=start
+        percentile=percentile,
+        per_channel=per_channel,
+        steps=steps,
+        dt_s=dt_s,
+        start=start,
+        coding=coding,
     )
     return convert_onnx(path, calibration, rates).network

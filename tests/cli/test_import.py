@@ -72,6 +72,17 @@ def test_learned_thresholds_need_no_data_and_the_graph_runs(here):
     assert ran.code == 0, ran.err
 
 
+def test_a_converted_network_reaches_integers(here):
+    how = ("-c", "x.npz", "--start", 0, "--coding", "rate", "--steps", 64)
+    ran = run_cli("import", "quantised.onnx", "-o", "r.nir", *how, "--json", "-")
+    assert ran.code == 0, ran.err
+    assert ran.json["model"]["coding"] == "rate"
+    assert ran.json["spiking_accuracy"] > 0.9
+    ran = run_cli("run", "r.nir", "-t", "fpga", "-i", "x.npz", "-n", 40, "--json", "-")
+    assert ran.code == 0, ran.err
+    assert ran.json["result"]["accuracy"] > 0.9
+
+
 def test_other_commands_say_that_a_dense_network_must_be_converted(here):
     ran = run_cli("inspect", "relu.onnx")
     assert ran.code == 4

@@ -388,6 +388,10 @@ def test_calibration_is_asked_for_and_checked(tmp_path):
             load(tmp_path, relu, calibration=DATA, **{name: value})
         assert caught.value.hint.startswith(f"{name} is")
 
+    with pytest.raises(UsageError, match="coding 'events' is none") as caught:
+        load(tmp_path, relu, calibration=DATA, coding="events")
+    assert caught.value.hint == "coding is direct or rate"
+
 
 def test_unused_operators_do_not_matter(tmp_path):
     made = onnx.load_model_from_string(GOOD)
