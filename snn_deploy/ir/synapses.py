@@ -145,10 +145,13 @@ def _window(size: int, kernel: int, stride: int, before: int, after: int, dilati
 def _need_axes(in_shape: Shape, axes: int, kind: str) -> None:
     if len(in_shape) != axes:
         names = "(C, L)" if axes == 2 else "(C, H, W)"
-        raise InputError(
-            f"{kind} expects an input of shape {names} and gets {in_shape}",
-            hint="flatten only after the last convolution or pool",
-        )
+        if len(in_shape) == axes + 1:
+            hint = "shapes hold one sample of one step: leave out axes of batch and time"
+        elif len(in_shape) == axes - 1 and axes == 3:
+            hint = f"an image of one channel has the shape (1, {in_shape[0]}, {in_shape[1]})"
+        else:
+            hint = "flatten only after the last convolution or pool"
+        raise InputError(f"{kind} expects an input of shape {names} and gets {in_shape}", hint=hint)
 
 
 def _nonempty(shape: Shape, kind: str, in_shape: Shape) -> Shape:

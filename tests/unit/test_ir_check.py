@@ -333,6 +333,20 @@ def test_an_operator_refuses_a_shape_that_is_not_its_own(name):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((1, 1, 5, 5), "leave out axes of batch and time"),
+        ((5, 6), "the shape (1, 5, 6)"),
+        ((9,), "flatten only after"),
+    ],
+)
+def test_an_image_of_other_axes_gets_its_own_hint(shape, hint):
+    with pytest.raises(InputError) as caught:
+        Conv2d(weight=np.ones((2, 1, 3, 3))).out_shape(shape)
+    assert hint in caught.value.hint
+
+
 SHAPES = [
     (Dense(weight=np.ones((4, 12))), (3, 2, 2), (4,)),
     (Conv2d(weight=np.ones((4, 3, 3, 2))), (3, 7, 6), (4, 5, 5)),
