@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -119,16 +120,33 @@ def _swapped(
             yield replace(node, inputs=inputs)
 
 
-def run(graph: AnnGraph, x: Array) -> dict[str, Array]:
-    """Return every node's output, float64 (samples, *shape), for ``x`` of (samples, *shape)."""
+def evaluate(graph: AnnGraph, x: Array) -> Iterator[tuple[AnnNode, Array, Array]]:
+    """Yield (node, what it reads, what it puts out) in order for ``x`` (samples, *shape).
+
+    Values are float64 (samples, *shape), and are let go when their last reader is done.
+    """
+    last = {name: node.name for node in graph.nodes.values() for name in node.inputs}
     found: dict[str, Array] = {}
     for node in graph.nodes.values():
-        if not node.inputs:
-            found[node.name] = np.asarray(x, np.float64)
-            continue
-        value = sum((found[name] for name in node.inputs[1:]), found[node.inputs[0]])
-        found[node.name] = _apply(node, value).reshape(len(x), *node.shape)
-    return found
+        if node.inputs:
+            value = sum((found[name] for name in node.inputs[1:]), found[node.inputs[0]])
+        else:
+            value = np.asarray(x, np.float64)
+        result = _apply(node, value).reshape(len(x), *node.shape)
+        for name in {*node.inputs}:
+            if last[name] == node.name:
+                del found[name]
+        if node.name in last:
+            found[node.name] = result
+        yield node, value, result
+
+
+def scores(graph: AnnGraph, x: Array) -> Array:
+    """Return the output (samples, *shape) for ``x`` (samples, *shape)."""
+    for node, _, value in evaluate(graph, x):
+        if node.name == graph.output:
+            return value
+    raise AssertionError("the output is a node")
 
 
 def per_channel(value: Array, shape: Shape) -> Array:
@@ -185,16 +203,14 @@ def _windows(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any, em
 
 
 def _conv(conv: Conv2d, x: Array) -> Array:
+    """Return a convolution as one matrix product per tap, which needs no more than the output."""
     weight = np.asarray(conv.weight, np.float64)
     view = _windows(x, weight.shape[2:], conv.stride, conv.padding, conv.dilation, 0.0)
-    each_out, each_in = weight.shape[0] // conv.groups, weight.shape[1]
-    parts = [
-        np.tensordot(
-            view[:, g * each_in : (g + 1) * each_in],
-            weight[g * each_out : (g + 1) * each_out],
-            axes=([1, 4, 5], [1, 2, 3]),
-        )
-        for g in range(conv.groups)
-    ]
-    y = np.moveaxis(np.concatenate(parts, axis=3), 3, 1)
+    samples, height, width = len(x), int(view.shape[2]), int(view.shape[3])
+    out = np.zeros((samples, conv.groups, len(weight) // conv.groups, height * width))
+    grouped = weight.reshape(conv.groups, -1, *weight.shape[1:])
+    for row, column in product(range(weight.shape[2]), range(weight.shape[3])):
+        tap = view[..., row, column].reshape(samples, conv.groups, -1, height * width)
+        out += grouped[..., row, column] @ tap
+    y = out.reshape(samples, -1, height, width)
     return y if conv.bias is None else y + conv.bias[:, None, None]

@@ -19,9 +19,9 @@ from snn_deploy.frontends.ann import (
     Activation,
     AnnGraph,
     AnnNode,
+    evaluate,
     is_max_pool,
     per_channel,
-    run,
 )
 from snn_deploy.io.build import build
 from snn_deploy.io.graph import Node, OpGraph, SnnDeployWarning
@@ -160,32 +160,23 @@ def _percentile(node: AnnNode, channels: list[Array], rates: Rates) -> Array:
 def _positive(graph: AnnGraph, x: Array) -> dict[str, list[Array]]:
     """Return by activation, for each channel, its positive values: all, or a fixed sample."""
     chance = np.random.default_rng(0)
-    names = [node.name for node in graph.activations()]
     parts: dict[str, list[list[Array]]] = {
-        name: [[] for _ in range(graph.nodes[name].shape[0])] for name in names
+        node.name: [[] for _ in range(node.shape[0])] for node in graph.activations()
     }
     for batch in batches(graph, x):
-        found = run(graph, batch)
-        for name in names:
-            shape = graph.nodes[name].shape
-            values = _before_bound(graph, name, found)
-            share = MOST_KEPT / (len(x) * float(np.prod(shape)))
-            for channel, kept in enumerate(parts[name]):
+        for node, read, value in evaluate(graph, batch):
+            if not isinstance(node.value, Activation):
+                continue
+            # What a quantised activation clips is seen before it only.
+            values = value if node.value.levels is None else read.reshape(value.shape)
+            share = MOST_KEPT / (len(x) * float(np.prod(node.shape)))
+            for channel, kept in enumerate(parts[node.name]):
                 line = values[:, channel].reshape(-1)
                 line = line[line > 0]
                 if share < 1:
                     line = line[chance.random(line.size) < share]
                 kept.append(line.astype(np.float32))
     return {name: [np.concatenate(c) for c in channels] for name, channels in parts.items()}
-
-
-def _before_bound(graph: AnnGraph, name: str, found: Mapping[str, Array]) -> Array:
-    """Return what an activation reads where it is quantised, else what it puts out."""
-    node = graph.nodes[name]
-    if isinstance(node.value, Activation) and node.value.levels is not None:
-        total = sum((found[i] for i in node.inputs[1:]), found[node.inputs[0]])
-        return total.reshape(len(total), *node.shape)
-    return found[name]
 
 
 def batches(graph: AnnGraph, x: Array) -> Iterator[Array]:

@@ -40,7 +40,7 @@ Value = str | Curve | np.ndarray | list[int | None]
 
 
 #: Values of one sample that a layer may have: what a file says costs nothing, running it does.
-MOST_VALUES = 2**26
+MOST_VALUES = 2**24
 #: Before it, Add and its like did not stretch as numpy does.
 OLDEST_OPSET = 7
 #: Stands for an operator's name where the output reads a value.

@@ -11,7 +11,7 @@ import numpy as np
 
 from snn_deploy.engine.event import EventEngine
 from snn_deploy.errors import InputError, SnnDeployError
-from snn_deploy.frontends.ann import AnnGraph, pools_behind_activations, run
+from snn_deploy.frontends.ann import AnnGraph, pools_behind_activations, scores
 from snn_deploy.frontends.convert import ConvertedLayer, Rates, batches, thresholds, to_network
 from snn_deploy.frontends.onnx_ann import read_graph
 from snn_deploy.frontends.onnx_wire import read_onnx
@@ -48,7 +48,7 @@ class Conversion:
 
     def scores(self, x: Array) -> Array:
         """Return the dense network's outputs (samples, classes) for ``x`` (samples, *shape)."""
-        found = [run(self.ann, batch)[self.ann.output] for batch in batches(self.ann, x)]
+        found = [scores(self.ann, batch) for batch in batches(self.ann, x)]
         return np.concatenate(found).reshape(len(x), -1)
 
     def agreement(

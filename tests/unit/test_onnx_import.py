@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import snn_deploy
 from snn_deploy.errors import InputError, UnsupportedError, UsageError
-from snn_deploy.frontends import onnx_ann, onnx_wire
+from snn_deploy.frontends import convert, onnx_ann, onnx_wire
+from snn_deploy.frontends.onnx_import import convert_onnx
 from snn_deploy.frontends.onnx_wire import read_onnx
 from tests.onnx_models import digits, model, node, trained
 
@@ -391,6 +392,24 @@ def test_calibration_is_asked_for_and_checked(tmp_path):
     with pytest.raises(UsageError, match="coding 'events' is none") as caught:
         load(tmp_path, relu, calibration=DATA, coding="events")
     assert caught.value.hint == "coding is direct or rate"
+
+
+def test_much_data_is_taken_in_parts_and_sampled(tmp_path, monkeypatch):
+    content, x = trained("relu"), digits()[0][:200]
+
+    def thresholds():
+        path = tmp_path / "m.onnx"
+        path.write_bytes(content)
+        return [float(layer.threshold) for layer in convert_onnx(path, x).layers]
+
+    exact = thresholds()
+    monkeypatch.setattr(convert, "_AT_A_TIME", 1)  # a sample at a time
+    np.testing.assert_allclose(thresholds(), exact, rtol=1e-5)
+    monkeypatch.setattr(convert, "MOST_KEPT", 20_000)
+    sampled = thresholds()
+    assert sampled == thresholds()
+    assert sampled != exact
+    np.testing.assert_allclose(sampled, exact, rtol=0.2)
 
 
 def test_unused_operators_do_not_matter(tmp_path):
