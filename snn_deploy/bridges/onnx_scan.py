@@ -51,6 +51,8 @@ class _State:
 
 
 class _Builder:
+    """Fills the body (one step) and the outer graph (states' first values, the Scan)."""
+
     def __init__(self, network: Network, settings: Settings) -> None:
         self._network, self._settings = network, settings
         self._plan = schedule(network)
