@@ -79,8 +79,8 @@ def test_a_net_file(here):
 
 
 def test_an_unknown_suffix(here):
-    (here / "model.onnx").write_bytes(b"onnx")
-    fails(3, "model.onnx is not a model file", ".pt, .pth, .nir, .net", args=run_of("model.onnx"))
+    (here / "model.h5").write_bytes(b"keras")
+    fails(3, "model.h5 is not a model file", ".pt, .pth, .nir, .net", args=run_of("model.h5"))
 
 
 # ---------------------------------------------------------------- what a ticket says
