@@ -21,6 +21,12 @@ FRAMEWORKS: dict[str, Any] = {
     "spikingjelly": spikingjelly,
     "sinabs": sinabs,
 }
+# What applies its children in order.
+_SEQUENCES = {
+    "norse": ("SequentialState", "Lift"),
+    "spikingjelly": spikingjelly.SEQUENCES,
+    "sinabs": ("Repeat",),
+}
 FOREIGN = (*FRAMEWORKS, "rockpool", "lava", "spyx", "braintorch")
 
 
@@ -51,13 +57,19 @@ def is_cell(module: nn.Module) -> bool:
     return reader_of(module) is not None or callable(getattr(module, "ticket_node", None))
 
 
+def is_composite(module: nn.Module) -> bool:
+    """Return whether ``module`` is a framework's whole model, whose forward can be followed."""
+    kind = type(module)
+    if kind.__module__ == "sinabs.network":
+        return kind.__name__ == "Network"
+    return kind.__module__.startswith("spikingjelly.activation_based.model.")
+
+
 def is_sequence(module: nn.Module) -> bool:
     """Return whether ``module`` applies its children in order, whatever it does with time."""
     kind = type(module)
     package, name = package_of(kind), kind.__name__
-    return (package == "norse" and name in ("SequentialState", "Lift")) or (
-        package == "spikingjelly" and name in spikingjelly.SEQUENCES
-    )
+    return name in _SEQUENCES.get(package, ())
 
 
 def wraps_time(module: nn.Module) -> bool:
@@ -66,6 +78,20 @@ def wraps_time(module: nn.Module) -> bool:
     if package_of(kind) == "norse":
         return kind.__name__ == "Lift"
     return is_sequence(module) and getattr(module, "step_mode", "m") == "m"
+
+
+def folds_time(module: nn.Module) -> bool:
+    """Return whether ``module`` is a sequence that shows its children the steps as a batch."""
+    kind = type(module)
+    if package_of(kind) == "sinabs":
+        return kind.__name__ == "Repeat"
+    return is_sequence(module) and spikingjelly.folds_time(module)
+
+
+def keeps_time(module: nn.Module) -> bool:
+    """Return whether a cell finds the steps again where they are folded into the batch."""
+    kind = type(module)
+    return package_of(kind) == "sinabs" and sinabs.squeezed(module)
 
 
 def values_of(module: nn.Module) -> int:
@@ -84,9 +110,13 @@ def takes_all_steps(module: nn.Module) -> bool:
     return known is not None and bool(known(module))
 
 
-def read_cell(module: nn.Module, path: str, shape: tuple[int, ...], dt_s: float | None) -> Cell:
-    """Return what a population's module is, see ``Request``; located errors."""
-    return _read(module, Request(path=path, shape=shape, dt_s=dt_s, child=_child))
+def read_cell(module: nn.Module, path: str, x: Tensor, dt_s: float | None) -> Cell:
+    """Return what a population's module is, see ``Request``; located errors.
+
+    x: one step's input, batch first.
+    """
+    shape = tuple(x.shape[1:])
+    return _read(module, Request(path=path, shape=shape, dtype=x.dtype, dt_s=dt_s, child=_child))
 
 
 def _child(module: nn.Module, request: Request) -> Cell | None:

@@ -63,9 +63,13 @@ def unsupported(module: nn.Module, path: str) -> UnsupportedError:
     if cells.is_foreign(module):
         package = cells.package_of(type(module))
         known = cells.FRAMEWORKS.get(package)
-        if package == "spikingjelly" and (why := spikingjelly.why_refused(name)):
+        refused = getattr(known, "REFUSED", {})
+        why, instead = next((what for part, what in refused.items() if part in name), ("", ""))
+        if why:
             reason = f"{name} cannot be deployed: it is {why}"
-        if known is not None:
+        if instead:
+            hint = instead
+        elif known is not None:
             hint = f"read of {package}: {', '.join(known.READERS)}; see docs/frameworks.md"
         elif package in cells.FOREIGN:
             hint = "export the network to NIR, or use snn_deploy.tickets.lif.LIF"

@@ -240,6 +240,7 @@ def _resolved(root: nn.Module, node: fx.Node) -> Any:
 
 def _takes_all_steps(modules: Mapping[str, nn.Module]) -> bool:
     """Return whether the cells have a time axis; UnsupportedError where some do and some do not."""
+    _check_folded(modules)
     over = tuple(f"{name}." for name, module in modules.items() if cells.wraps_time(module))
     found = {
         name: cells.takes_all_steps(module) or name.startswith(over)
@@ -261,6 +262,20 @@ def _takes_all_steps(modules: Mapping[str, nn.Module]) -> bool:
             hint="use one step mode for the whole network",
         )
     return any(kinds.values())
+
+
+def _check_folded(modules: Mapping[str, nn.Module]) -> None:
+    """Refuse neurons that would take the steps for samples."""
+    folded = [name for name, module in modules.items() if cells.folds_time(module)]
+    for name, module in modules.items():
+        around = next((other for other in folded if name.startswith(f"{other}.")), None)
+        if around is not None and cells.is_cell(module) and not cells.keeps_time(module):
+            raise UnsupportedError(
+                f"{type(modules[around]).__name__} shows {type(module).__name__} every step as a "
+                "sample of its own, so that it keeps no state",
+                where=strip(name),
+                hint="put stateless layers alone into it, and the neuron behind it",
+            )
 
 
 def _call(
@@ -319,7 +334,7 @@ def _neuron(
         )
     builder.called.add(module)
     shape = tuple(x.tensor.shape[1:])
-    cell = cells.read_cell(module, path, shape, builder.asked_dt_s)
+    cell = cells.read_cell(module, path, x.tensor, builder.asked_dt_s)
     builder.tensors.update(cell.tensors)
     sources = _add_row(builder, name, cell.before, x)
     shape = cell.shape or shape

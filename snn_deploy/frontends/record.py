@@ -19,12 +19,14 @@ Named = tuple[tuple[str, Node], ...]
 class Request:
     """What a reader is asked for.
 
-    path: of the module. shape: of its input, without batch. dt_s: seconds asked, or None. child:
-    reads the population that the module holds; None for one that is no population.
+    path: of the module. shape: of its input, without batch. dtype: what it computes in. dt_s:
+    seconds asked, or None. child: reads the population that the module holds; None for one that
+    is no population.
     """
 
     path: str
     shape: tuple[int, ...]
+    dtype: torch.dtype
     dt_s: float | None
     child: Callable[[nn.Module, Request], Cell | None]
 

@@ -26,7 +26,11 @@ def _check(module: Any, request: Request) -> None:
             "build it with spike_fn=sinabs.activation.SingleSpike, and train it so",
         )
     if module.min_v_mem is not None:
-        raise request.refuse(f"{name} with min_v_mem cannot be deployed", "leave min_v_mem out")
+        raise request.refuse(
+            f"{name} with min_v_mem cannot be deployed",
+            "build it with min_v_mem=None (from_model sets -1 unless told)",
+            used=f"{float(module.min_v_mem.min()):g}",
+        )
 
 
 def _firing(module: Any, request: Request) -> Node:
@@ -65,7 +69,14 @@ def lif(module: Any, request: Request) -> Cell:
     fires = module.spike_fn is not None
     node: Node = _firing(module, request) if fires else {}
     perfect = bool((tensor64(module.alpha_mem_calculated) == 1).all())
+    if perfect and module.norm_input:
+        raise request.refuse(
+            "this membrane keeps all of itself, so that norm_input multiplies its input by 0",
+            "use IAF, norm_input=False or a shorter tau_mem",
+        )
     if module.alpha_syn_calculated is None:
+        if perfect and not fires:
+            return Cell(neuron={"op": "Integrator", "r": 1 / dt_s}, dt_s=dt_s)
         if perfect:
             neuron = {"op": "IF", "r": 1.0, "r_unit": "per-step"}
             return Cell(neuron={**neuron, **node}, dt_s=dt_s)
@@ -130,6 +141,13 @@ READERS = {
     "IAFRecurrent": recurrent,
     "IAFRecurrentSqueeze": recurrent,
 }
+# Part of a class's name: why it has no node, and what helps.
+_FOLD = "use Repeat around stateless layers, or the Squeeze forms of the neurons"
+REFUSED = {
+    "ALIF": ("a neuron whose threshold adapts", ""),
+    "FlattenTime": ("a change of axes that depends on what follows", _FOLD),
+    "UnflattenTime": ("a change of axes that depends on what precedes", _FOLD),
+}
 
 
 def values(module: Any) -> int:
@@ -139,4 +157,9 @@ def values(module: Any) -> int:
 
 def multi_step(module: Any) -> bool:
     """Return whether a module has a time axis: all but the squeezed ones, behind the batch."""
-    return "Squeeze" not in type(module).__name__
+    return not squeezed(module)
+
+
+def squeezed(module: Any) -> bool:
+    """Return whether a module finds the steps in the batch axis by itself."""
+    return "Squeeze" in type(module).__name__

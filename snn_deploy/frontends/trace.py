@@ -32,7 +32,7 @@ class _Root(nn.Module):  # type: ignore[misc]
 
 class _Tracer(fx.Tracer):  # type: ignore[misc]
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if cells.is_sequence(m):
+        if cells.is_sequence(m) or cells.is_composite(m):
             return False
         return (
             cells.is_cell(m)
