@@ -9,7 +9,7 @@ import numpy as np
 
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.io.graph import SnnDeployWarning
-from snn_deploy.io.netx_values import number, whole
+from snn_deploy.io.netx_values import number, real, whole
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator, Neuron
 from snn_deploy.ir.synapses import Shape
@@ -28,7 +28,12 @@ def neuron_of(layer: dict[str, Any], shape: Shape, bias: Array | None, dt_s: flo
     given = layer.get("neuron")
     if given is None:
         # netx's default: the current is never forgotten and v shows it, never firing.
-        _check_no_bias(bias)
+        if np.any(real(layer.get("bias", 0), "bias")):
+            raise UnsupportedError(
+                "a bias into a layer without neurons is not read: netx adds it once only",
+                where="bias",
+                hint="give the layer neurons, or leave its bias out",
+            )
         return Integrator(r=np.asarray(1.0 / dt_s))
     if not isinstance(given, dict):
         raise InputError("the neuron is not a group", hint="export the network again")

@@ -18,7 +18,7 @@ import numpy as np
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
 from snn_deploy.io.graph import SnnDeployWarning, as_pair
-from snn_deploy.io.netx_neurons import neuron_of
+from snn_deploy.io.netx_neurons import FULL_DECAY, neuron_of
 from snn_deploy.io.netx_values import delays, integer, need, number, whole, whole_numbers
 from snn_deploy.io.values import padding_of, shape_of
 from snn_deploy.ir.arrays import Array
@@ -191,6 +191,10 @@ class _Reader:
             return
         weight = integer(layer.get("weight", 64), "weight")
         bias = integer(layer.get("bias", 0), "bias")
+        given = layer["neuron"]
+        if isinstance(given, dict):
+            # netx writes the input into the neurons' bias, past u, so u stays 0 and cannot decay.
+            layer = {**layer, "neuron": {**given, "iDecay": FULL_DECAY}}
         neuron = neuron_of(layer, shape, np.asarray(float(bias)), self._dt_s)
         self._add(name, pre, shape, neuron, Diagonal(scale=np.asarray(float(weight))))
 
@@ -232,6 +236,12 @@ class _Reader:
                 "a conv layer comes first, and nothing says how large its input is",
                 hint="put an input layer with a shape before it",
             )
+        if np.any(delays(layer.get("delay"), weight.shape[:2])):
+            raise UnsupportedError(
+                "a convolution with delays is not read: netx drops them",
+                where="delay",
+                hint="export the layer without delays",
+            )
         groups = integer(layer.get("groups", 1), "groups")
         top, _, left, _ = padding_of(_pair(layer, "padding", 0))
         bias = self._bias(layer, shape)
@@ -269,6 +279,12 @@ class _Reader:
             neuron, spread = neuron_of(layer, shape, spread, self._dt_s), None
         pre = self._before((weight.shape[1],))
         delay = delays(layer.get("delay"), weight.shape)
+        if recurrent and np.any(delay):
+            raise UnsupportedError(
+                "a dense_rec layer with delays is not read: netx loads it at another scale",
+                where="delay",
+                hint="export the layer without delays",
+            )
         post = self._add(name, pre, shape, neuron, Dense(weight=weight, bias=spread), delay)
         if recurrent:
             back = self._matrix(layer, "weight_rec", shape[0])

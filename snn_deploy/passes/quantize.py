@@ -147,8 +147,11 @@ def _check_exact(
     """Raise where the integers that a file held are none of this arithmetic's."""
     for projection in network.into(population.name):
         real = real_weights(projection).astype(np.float64) * scale
-        step, top = weight_grid(arithmetic, bits, mixed=is_mixed(real))
-        off = (real != np.rint(real / step) * step) | (np.abs(real) > top + step * (real < 0))
+        mixed = is_mixed(real)
+        step, top = weight_grid(arithmetic, bits, mixed=mixed)
+        # Two's complement has one more step below, and only weights of both signs use it.
+        low = -top - step if mixed else -top
+        off = (real != np.rint(real / step) * step) | (real < low) | (real > top)
         if learned_of(projection) is not None and bool(np.any(off)):
             raise UnsupportedError(
                 f"a weight of the file is none that {arithmetic.name} stores in {bits} bits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from dataclasses import replace
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from snn_deploy.backends.arithmetics import ARITHMETICS
-from snn_deploy.backends.loihi.netx_job import net_file
-from snn_deploy.backends.loihi.oracle import LavaOracle
+from snn_deploy.backends.loihi import environment
+from snn_deploy.backends.loihi.netx_job import net_file, netx_job
+from snn_deploy.backends.loihi.oracle import LavaOracle, trace_of
+from snn_deploy.backends.loihi.process import run_job
 from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
 from snn_deploy.backends.verify import verify
@@ -27,6 +30,7 @@ from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import quantize
 from tests.builders import DATA, KINDS, conv_net, spikes
 from tests.cli.helpers import run_cli
+from tests.requirements import require_tool
 
 LOIHI = ARITHMETICS["loihi"]
 KNOWN = NetxOptions(dt_s=1e-3)
@@ -90,6 +94,44 @@ def test_a_trained_network_reads_and_lava_agrees(lava):
     verdict = verify(target, program, x, None, LavaOracle())
     assert verdict.proof.mismatches == {"spikes": 0, "u": 0, "v": 0}
     assert FixedEngine(program.qnet).run(x).counts["layer0"].sum() > 50
+
+
+@pytest.fixture(scope="module")
+def netx():
+    found = environment.find()
+    available = found is not None and "lava-dl" in found.versions
+    require_tool("lava", available, f"run: {environment.SETUP_COMMAND}")
+
+
+def digits(count, steps):
+    """Return MNIST test images as the trained network's author encodes them: a neuron per pixel
+    that adds its grey value and fires above 1."""
+    path = DATA / "mnist" / "t10k-images-idx3-ubyte.gz"
+    if not path.exists():
+        pytest.skip("the shared test data is not here")
+    with gzip.open(path) as file:
+        images = np.frombuffer(file.read(16 + count * 784), np.uint8, offset=16).reshape(-1, 784)
+    v, spikes = np.zeros(images.shape), []
+    for _ in range(steps):
+        v = v + images / 255
+        spikes.append(v > 1)
+        v[spikes[-1]] = 0
+    return np.stack(spikes, 1).astype(np.uint8)
+
+
+def test_netx_runs_the_trained_network_as_we_do(netx):
+    """The published file itself, in lava-dl's own netx, on digits."""
+    path = real("trained_mnist_network.net")
+    program = prepare(fold(read_netx(path, KNOWN)), LoihiTarget())
+    x = digits(4, 16)
+    job = replace(netx_job(program.payload, x), net=path.read_bytes())
+    theirs = trace_of(program, x, run_job(job, timeout_s=120.0))
+    ours = FixedEngine(program.qnet).run(x, "states")
+    for name in ("layer0", "layer1", "layer2"):
+        np.testing.assert_array_equal(ours.spikes[name], theirs.spikes[name])
+        for state in ("u", "v"):
+            np.testing.assert_array_equal(ours.states[name][state], theirs.states[name][state])
+    assert ours.spikes["layer2"].sum() > 20
 
 
 # Our own writer.
@@ -283,6 +325,17 @@ BAD = {
         "layer/1",
     ),
     "text": (changed(iDecay="x"), InputError, "is not a number", "layer/0"),
+    "bias without neurons": (
+        [dense(W, None, bias=np.ones(2))], UnsupportedError, "adds it once", "layer/0 -> bias",
+    ),
+    "conv delay": (
+        [INPUT, {**CONV, "delay": np.array(1)}], UnsupportedError, "netx drops them",
+        "layer/1 -> delay",
+    ),
+    "recurrent delay": (
+        [{**dense(W), "type": "dense_rec", "weight_rec": np.eye(2), "delay": np.array(1)}],
+        UnsupportedError, "at another scale", "layer/0 -> delay",
+    ),
 }  # fmt: skip
 
 
@@ -312,6 +365,10 @@ def test_odd_weights_of_both_signs_have_no_place_on_loihi(tmp_path):
     assert caught.value.where.endswith("layer0")
     with pytest.raises(UnsupportedError, match="stores in 4 bits"):
         quantize(fold(read_netx(net(tmp_path / "b.net", dense(W)), KNOWN)), LOIHI, bits=4)
+    least = dense(np.full((2, 3), -256))  # two's complement is for weights of both signs
+    with pytest.raises(UnsupportedError, match="none that loihi stores in 8 bits") as caught:
+        quantize(fold(read_netx(net(tmp_path / "d.net", least), KNOWN)), LOIHI)
+    assert caught.value.used.startswith("-256, and 5 more; steps of 1 up to 255")
     # Other arithmetics choose their own scale.
     assert (
         quantize(
@@ -352,3 +409,26 @@ def test_direct_input_runs_in_integers_and_has_no_place_on_the_chip(tmp_path):
     with pytest.raises(UnsupportedError, match="takes analogue input") as caught:
         prepare(network, LoihiTarget())
     assert "encode the input as spikes" in caught.value.hint
+    assert "--target cpu --arithmetic loihi" in caught.value.hint
+
+
+def test_analogue_integers_enter_past_the_current_as_in_netx(tmp_path, monkeypatch):
+    """netx sets the input neurons' bias, so that iDecay has nothing to act on."""
+    monkeypatch.chdir(tmp_path)
+    layer = {"type": "input", "shape": [3], "weight": 3, "bias": 2, "neuron": NEURON}
+    net(tmp_path / "a.net", layer, dense(W), simulation={"Ts": 1})
+    x = np.random.default_rng(0).integers(-1, 4, (2, 9, 3))
+    v = np.zeros((2, 3), np.int64)
+    expected = []
+    for t in range(9):
+        v = np.sign(v) * ((np.abs(v) * (4096 - NEURON["vDecay"])) >> 12) + ((x[:, t] * 3 + 2) << 6)
+        expected.append(v > NEURON["vThMant"] << 6)
+        v = np.where(expected[-1], 0, v)
+    assert np.any(expected)
+    np.savez("x.npz", x=x)
+    ran = run_cli(
+        "run", "a.net", "-t", "cpu", "--arithmetic", "loihi", "-i", "x.npz", "--trace", "out.npz"
+    )
+    assert ran.code == 0, ran.err
+    assert "loihi's integers" in ran.out
+    np.testing.assert_array_equal(np.load("out.npz")["layer0"], np.stack(expected, 1))

@@ -68,8 +68,8 @@ class LoihiTarget:
             raise UnsupportedError(
                 "the loihi target takes spikes, and this network takes analogue input",
                 where=network.where(network.inputs[0]),
-                hint="encode the input as spikes: --coding rate or events, and train it so; its "
-                "integers run in snn_deploy.engine.fixed.FixedEngine",
+                hint="encode the input as spikes: --coding rate or events, and train it so; "
+                "integers of a .net file run with --target cpu --arithmetic loihi",
             )
         payload = lower(qnet)
         return Program(
