@@ -259,5 +259,5 @@ def values(module: Any) -> int:
 
 
 def multi_step(module: Any) -> bool:
-    """Return whether a module takes all steps at once."""
-    return getattr(module, "step_mode", "s") == "m"
+    """Return whether a module takes all steps at once; what does not spike takes nothing else."""
+    return getattr(module, "step_mode", "m") == "m"
