@@ -179,7 +179,9 @@ class _Reader:
         if kind == PORT:
             shape = shape_of(fields["shape"])
             return Node(name=name, kind="operator", value=Port(), shape=shape)
-        if kind in ("Affine", "Linear", "Scale", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d"):
+        if kind == "Scale":
+            return Node(name=name, kind="operator", value=self._scale(raw_name, fields["scale"]))
+        if kind in ("Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d"):
             value = _operator(kind, fields, raw_name in self.metadata.get("no_bias", ()))
             return Node(name=name, kind="operator", value=value)
         if kind == "Flatten":
@@ -188,6 +190,19 @@ class _Reader:
         if kind == "Delay":
             return Node(name=name, kind="operator", value=self._delay(fields["delay"]))
         return self._neuron(raw_name, name, kind, fields)
+
+    def _scale(self, raw_name: str, scale: Array) -> Diagonal:
+        """Return the scale in the shape that we wrote it from, where its values still have it."""
+        full = np.asarray(scale)
+        shape = tuple(self.metadata.get("scales", {}).get(raw_name, full.shape))
+        if len(shape) > full.ndim:
+            raise ValueError(f"{raw_name}: a scale of shape {shape} does not fill {full.shape}")
+        axes = (
+            slice(1) if n == 1 else slice(None) for n in (1,) * (full.ndim - len(shape)) + shape
+        )
+        small = full[tuple(axes)].reshape(shape)
+        same = np.array_equal(np.broadcast_to(small, full.shape), full)
+        return Diagonal(scale=small if same else full)
 
     def _delay(self, delay: Array) -> DelaySteps:
         values = np.asarray(delay, np.float64) / self.dt_s
@@ -309,8 +324,6 @@ def _operator(kind: str, fields: dict[str, Any], no_bias: bool) -> Any:
     if kind in ("Affine", "Linear"):
         bias = None if kind == "Linear" or no_bias else fields["bias"]
         return Dense(weight=np.asarray(fields["weight"]), bias=bias)
-    if kind == "Scale":
-        return Diagonal(scale=np.asarray(fields["scale"]))
     if kind in ("SumPool2d", "AvgPool2d"):
         return Pool2d(
             kind="sum" if kind == "SumPool2d" else "avg",

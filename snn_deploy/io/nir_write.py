@@ -37,6 +37,7 @@ from snn_deploy.ir.synapses import (
     Conv2d,
     Csr,
     Dense,
+    Diagonal,
     Identity,
     Shape,
     bias_of,
@@ -51,6 +52,7 @@ class _Writer:
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     no_bias: list[str] = field(default_factory=list)
+    scales: dict[str, list[int]] = field(default_factory=dict)  # shapes that were broadcast
     projections: list[dict[str, Any]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     misjudged: list[str] = field(default_factory=list)
@@ -222,6 +224,8 @@ def _projection(writer: _Writer, projection: Projection) -> None:
         put(node, projection.name + suffix)
         if "bias" in node and getattr(synapse, "bias", None) is None:
             writer.no_bias.append(here)
+        if isinstance(synapse, Diagonal) and synapse.scale.shape != shape:
+            writer.scales[here] = list(synapse.scale.shape)
         if isinstance(synapse, Conv1d | Conv2d) and (
             synapse.groups > 1
             or (len(set(synapse.weight.shape[2:])) > 1 and not isinstance(node["padding"], str))
@@ -316,6 +320,7 @@ def _metadata(writer: _Writer, remarks: dict[str, dict[str, Any]]) -> str:
         ],
         "projections": writer.projections,
         "order": list(writer.nodes),
+        "scales": writer.scales,
     }
     return json.dumps(content, sort_keys=True, allow_nan=False)
 

@@ -137,7 +137,8 @@ def _operator(draw: Draw, rng: np.random.Generator, shape: Shape) -> Synapse:
         out = draw(st.integers(1, 6))
         return Dense(weight=_grid(rng, out, int(np.prod(shape))), bias=_bias(draw, rng, out))
     if kind == "scale":
-        return Diagonal(scale=rng.choice([1.0, 0.5, 2.0, -1.0], shape))
+        held = draw(st.sampled_from([shape, (), (shape[0], *(1 for _ in shape[1:])), shape[-1:]]))
+        return Diagonal(scale=rng.choice([1.0, 0.5, 2.0, -1.0], held))
     if kind == "conv2d":
         return _conv2d(draw, rng, shape)
     if kind == "pool":

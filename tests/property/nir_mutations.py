@@ -144,6 +144,7 @@ def _mutate(tree: Tree, dice: random.Random) -> None:
                     '{"schema": 1, "neurons": {"lif1": {"reset": "odd", "v_init": "x"}}}',
                     '{"schema": 1, "neurons": {"lif1": {"reset": "value", "v_init": [1, 2]}}}',
                     '{"schema": 1, "grid": {"arithmetic": "loihi", "scale": 0, "shift": 6}}',
+                    '{"schema": 1, "dt_s": 0.001, "scales": {"s": [1, 1, 1, 1], "n": 1}}',
                     '{"schema": 1, "order": 5, "feedback": [["n"]]}',
                     '{"schema": 1, "readout": {"kind": "vote"}, "coding": {"steps": -1}}',
                     '{"schema": 1, "projections": [{"path": [[]], "name": "", "origin": "", '

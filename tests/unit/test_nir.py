@@ -21,6 +21,7 @@ from snn_deploy.ir import (
     Conv2d,
     Csr,
     Dense,
+    Diagonal,
     Identity,
     Pool2d,
     Readout,
@@ -558,6 +559,36 @@ def test_a_malformed_graph_is_refused_with_the_node_named(tmp_path, case):
 def test_malformed_metadata_is_refused(tmp_path, metadata, kind, message):
     with pytest.raises(kind, match=message):
         read_nir(line(tmp_path / "a.nir", metadata=metadata), NirOptions(reset="value"))
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1, 1), (1, 2, 1), (2,), (2, 2, 2)])
+def test_a_scale_keeps_the_shape_that_it_was_given(tmp_path, shape):
+    scale = Diagonal(scale=np.arange(np.prod(shape)).reshape(shape))
+    pops = (population("input", (2, 2, 2), Relay()), population("a", (2, 2, 2), lif()))
+    net = network(pops, (projection("input", "a", scale),))
+    path = written(tmp_path / "a.nir", net)
+    assert read_nir(path) == net
+    nir = pytest.importorskip("nir")
+    assert nir.read(path).nodes["input-a.scale"].scale.shape == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "held"), [("[]", (10,)), ("[1, 1]", None), ("[3]", None), ('"x"', None), ("7", None)]
+)
+def test_a_scale_is_what_its_values_say_not_its_metadata(tmp_path, shape, held):
+    metadata = f'{{"schema": 1, "dt_s": 0.001, "scales": {{"s": {shape}}}}}'
+    nodes = {
+        "in": {"type": "Input", "shape": np.array([10])},
+        "s": {"type": "Scale", "scale": np.arange(10.0)},
+        "n": {"type": "Threshold", "threshold": np.ones(10)},
+        "out": {"type": "Output", "shape": np.array([10])},
+    }
+    path = foreign(tmp_path / "a.nir", nodes, [("in", "s"), ("s", "n"), ("n", "out")], metadata)
+    if held is None:
+        with pytest.raises(InputError, match="metadata is malformed"):
+            read_nir(path)
+    else:
+        assert read_nir(path).projections[0].synapses[0].scale.shape == held
 
 
 def test_metadata_is_plain_json(tmp_path):
