@@ -141,8 +141,8 @@ READERS = {
     "IAFRecurrent": recurrent,
     "IAFRecurrentSqueeze": recurrent,
 }
-# Part of a class's name: why it has no node, and what helps.
 _FOLD = "use Repeat around stateless layers, or the Squeeze forms of the neurons"
+# Part of a class's name: why it has no node, and what helps if not another neuron.
 REFUSED = {
     "ALIF": ("a neuron whose threshold adapts", ""),
     "FlattenTime": ("a change of axes that depends on what follows", _FOLD),

@@ -86,6 +86,17 @@ def test_outputs_that_are_no_spikes():
     assert error.hint == "call surrogate_function.set_spiking_mode(True), and train it so"
     late = neuron.LIFNode(surrogate_function=lambda x: (x > 0).to(x))
     assert "other values than spikes" in refused(late).message
+    by_chance = neuron.IFNode(surrogate_function=surrogate.PoissonPass())
+    assert refused(by_chance).used == "PoissonPass"
+
+
+def test_sums_with_bounds_are_not_sums():
+    def bounded(a, b):
+        return (a + b).clamp(0, 2)
+
+    error = refused(layer.ElementWiseRecurrentContainer(neuron.IFNode(), bounded))
+    assert error.message == "ElementWiseRecurrentContainer with another function than addition"
+    assert error.hint == "use element_wise_function=lambda x, y: x + y"
 
 
 def test_decays_of_1_and_resets_that_fail():
