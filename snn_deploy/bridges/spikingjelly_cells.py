@@ -1,7 +1,8 @@
 """A population as SpikingJelly's own neuron, for crosscheck: gains go into its input current.
 
-SpikingJelly fires at v >= threshold, so its node gets the next larger number. A node that subtracts
-what it compares with keeps our threshold, and gets a strict comparison in place of its own.
+SpikingJelly fires at v >= threshold, so its node gets the next larger number. Where the neuron
+subtracts that, as all do that come from SpikingJelly, the node is the same one. A node that subtracts
+what we compare with keeps our threshold, and gets a strict comparison.
 """
 
 from __future__ import annotations
@@ -115,14 +116,15 @@ def spikingjelly_cell(network: Network, population: Population) -> nn.Module:
         # The node leaks towards its reset value: what differs from that is a constant current.
         offset = offset - (1.0 - step.keep_v) * rest
     # The constructors take one number; the equations, one per neuron as well.
-    node.v_threshold = _put(_threshold(step), shape)
+    strict = "surrogate_function" in how
+    node.v_threshold = _put(step.threshold if strict else _above(step), shape)
     return SpikingJellyCell(node, step, shape, gain, offset)
 
 
-def _threshold(step: Step) -> Array:
-    """Return what the node compares with."""
+def _above(step: Step) -> Array:
+    """Return the least membrane that fires."""
     assert step.threshold is not None
-    return np.nextafter(step.threshold, np.inf) if step.reset == "value" else step.threshold
+    return np.nextafter(step.threshold, np.inf)
 
 
 def _firing(step: Step, where: str) -> dict[str, Any]:
@@ -137,11 +139,13 @@ def _firing(step: Step, where: str) -> dict[str, Any]:
                 hint=_HINT,
             )
         return {"v_reset": float(np.asarray(step.v_reset).flat[0])}
-    amount, threshold = np.broadcast_arrays(step.reset_amount, step.threshold)
-    if not np.array_equal(amount, threshold):
-        raise UnsupportedError(
-            "SpikingJelly subtracts the threshold on reset, this neuron another amount",
-            where=where,
-            hint=_HINT,
-        )
-    return {"v_reset": None, "surrogate_function": Strict()}
+    amount, threshold, above = np.broadcast_arrays(step.reset_amount, step.threshold, _above(step))
+    if np.array_equal(amount, above):
+        return {"v_reset": None}
+    if np.array_equal(amount, threshold):
+        return {"v_reset": None, "surrogate_function": Strict()}
+    raise UnsupportedError(
+        "SpikingJelly subtracts the threshold on reset, this neuron another amount",
+        where=where,
+        hint=_HINT,
+    )

@@ -224,6 +224,8 @@ def test_an_if_that_subtracts_is_none_of_norses():
 
 # Resets and starts that one framework takes and the next does not.
 
+BELOW_HALF = np.nextafter(0.5, 0.0)
+
 
 @pytest.mark.parametrize(
     ("neuron", "able"),
@@ -234,6 +236,13 @@ def test_an_if_that_subtracts_is_none_of_norses():
         (integrate_and_fire(reset="subtract"), {"snntorch", "spikingjelly"}),
         (cuba(reset="subtract", reset_amount=0.5), {"snntorch"}),
         (cuba(reset="subtract"), {"spikingjelly"}),
+        # What SpikingJelly's own comparison, v >= 0.5, becomes.
+        (lif(threshold=BELOW_HALF, reset="subtract", reset_amount=0.5), {"spikingjelly"}),
+        (
+            integrate_and_fire(BELOW_HALF, reset="subtract", reset_amount=0.5),
+            {"spikingjelly"},
+        ),
+        (cuba(threshold=BELOW_HALF, reset="subtract", reset_amount=0.5), {"spikingjelly"}),
         (cuba(v_leak=0.25), {"norse", "nir-euler"}),
         (lif(v_reset=[0.0, -0.25, 0.125, 0.0, 0.25]), {"norse", "nir-euler"}),
         (lif(v_init=0.25), {"norse", "snntorch", "spikingjelly"}),
