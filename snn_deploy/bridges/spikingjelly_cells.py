@@ -1,8 +1,8 @@
 """A population as SpikingJelly's own neuron, for crosscheck: gains go into its input current.
 
 SpikingJelly fires at v >= threshold, so its node gets the next larger number. Where the neuron
-subtracts that, as all do that come from SpikingJelly, the node is the same one. A node that subtracts
-what we compare with keeps our threshold, and gets a strict comparison.
+subtracts that, as all do that come from SpikingJelly, the node is the same one. A node that
+subtracts what we compare with keeps our threshold, and gets a strict comparison.
 """
 
 from __future__ import annotations
