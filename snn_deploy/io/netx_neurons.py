@@ -9,7 +9,7 @@ import numpy as np
 
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.io.graph import SnnDeployWarning
-from snn_deploy.io.netx_values import number, real, whole
+from snn_deploy.io.netx_values import number, real, text, whole
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator, Neuron
 from snn_deploy.ir.synapses import Shape
@@ -37,7 +37,7 @@ def neuron_of(layer: dict[str, Any], shape: Shape, bias: Array | None, dt_s: flo
         return Integrator(r=np.asarray(1.0 / dt_s))
     if not isinstance(given, dict):
         raise InputError("the neuron is not a group", hint="export the network again")
-    kind = given.get("type")
+    kind = text(given, "type")
     if kind not in ("CUBA", "LOIHI"):
         raise UnsupportedError(
             f"neurons of type {kind!r} are not read",

@@ -19,7 +19,7 @@ import numpy as np
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
 from snn_deploy.io.graph import SnnDeployWarning, as_pair
 from snn_deploy.io.netx_neurons import FULL_DECAY, neuron_of
-from snn_deploy.io.netx_values import delays, integer, need, number, whole, whole_numbers
+from snn_deploy.io.netx_values import delays, integer, need, number, text, whole, whole_numbers
 from snn_deploy.io.values import padding_of, shape_of
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Coding, Grid, Network, Population, Projection, Readout, Source
@@ -73,8 +73,8 @@ def _tree(group: Any, where: str) -> dict[str, Any]:
         if hasattr(value, "keys"):
             found[key] = _tree(value, path)
         else:
-            text = value.dtype.kind in "OS"
-            found[key] = (read_string if text else read_array)(value, path)
+            letters = value.dtype.kind in "OS"
+            found[key] = (read_string if letters else read_array)(value, path)
     return found
 
 
@@ -149,7 +149,7 @@ class _Reader:
         )
 
     def _layer(self, index: int, layer: dict[str, Any]) -> None:
-        kind = layer.get("type")
+        kind = text(layer, "type")
         name = f"layer{index}"
         if kind == "input":
             self._input(name, layer)

@@ -21,6 +21,14 @@ def need(layer: dict[str, Any], key: str) -> Any:
     return layer[key]
 
 
+def text(layer: dict[str, Any], key: str) -> str:
+    """Return a text that a layer must have; InputError for anything else."""
+    value = need(layer, key)
+    if not isinstance(value, str):
+        raise InputError(f"{key} is not a text", hint="export the network again")
+    return value
+
+
 def real(value: Any, what: str) -> Array:
     """Return finite numbers as float64; InputError for others."""
     if isinstance(value, str | dict):

@@ -342,6 +342,12 @@ BAD = {
     "no layers": ([], InputError, "group 'layer' is missing", ""),
     "pool": ([{"type": "pool"}], UnsupportedError, "netx does not load it", "layer/0"),
     "unknown": ([{"type": "magic"}], InputError, "layer type 'magic' is not known", "layer/0"),
+    "type of numbers": (
+        [{**dense(W), "type": np.arange(2)}], InputError, "type is not a text", "layer/0",
+    ),
+    "neuron type of numbers": (
+        changed(type=np.arange(2)), InputError, "type is not a text", "layer/0",
+    ),
     "sdnn": (changed(type="SDNN"), UnsupportedError, "type 'SDNN'", "layer/0"),
     "graded": (
         changed(gradedSpike=True), UnsupportedError, "carry a value", "layer/0",

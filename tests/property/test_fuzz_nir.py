@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.property.netx_mutations import changed_net
 from tests.property.nir_mutations import GRAPHS, damaged, damaged_net, mutated, nir_file
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,16 @@ def test_a_damaged_net_file_is_a_network_or_a_clear_error(tmp_path: Path) -> Non
         files.append(tmp_path / f"{seed}.net")
         files[-1].write_bytes(damaged_net(seed))
     check(files, read_all(files, "netx"), len(files))
+
+
+def test_a_changed_net_file_is_a_network_or_a_clear_error(tmp_path: Path) -> None:
+    files = []
+    for seed in range(300):
+        files.append(tmp_path / f"{seed}.net")
+        files[-1].write_bytes(changed_net(seed))
+    results = read_all(files, "netx")
+    assert results[0]["outcome"] == "value", results[0]
+    check(files, results, len(files))
 
 
 def check(files: list[Path], results: list[dict[str, object]], count: int) -> None:
