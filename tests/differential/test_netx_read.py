@@ -149,9 +149,20 @@ def test_what_is_written_reads_back_with_the_same_integers(tmp_path, kind):
     assert back.grid == GRID
     again = quantize(back, LOIHI)
     x = spikes(rng, 3, 12, net.input_population.shape, 0.6)
-    ours, theirs = FixedEngine(program.qnet).run(x), FixedEngine(again).run(x)
+    written, read = program.qnet.populations, again.populations
+    assert len(written) == len(read)
+    for one, other in zip(written.values(), read.values(), strict=True):
+        for field in ("decay_u", "decay_v", "threshold", "bias"):
+            a, b = getattr(one, field), getattr(other, field)
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_array_equal(*np.broadcast_arrays(a.ravel(), b.ravel()))
+    ours, theirs = (FixedEngine(q).run(x, "states") for q in (program.qnet, again))
     assert ours.output.any()
     np.testing.assert_array_equal(ours.output, theirs.output)
+    for one, other in zip(written, read, strict=True):
+        for state in ("u", "v"):
+            np.testing.assert_array_equal(ours.states[one][state], theirs.states[other][state])
 
 
 def test_a_grid_survives_nir(tmp_path):
