@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from snn_deploy.bridges.peers import NAMES, Peer, peer
+from snn_deploy.bridges.peer import Peer
+from snn_deploy.bridges.peers import NAMES, peer
 from snn_deploy.engine.compare import Comparison, Mismatch, compare
 from snn_deploy.engine.loop import Inputs
 from snn_deploy.errors import MissingDependencyError, UnsupportedError

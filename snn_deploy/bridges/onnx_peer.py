@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from snn_deploy.bridges.onnx_export import INSTALL, require, to_onnx
-from snn_deploy.bridges.peers import installed, trace_of
+from snn_deploy.bridges.peer import installed, trace_of
 from snn_deploy.engine.loop import Inputs
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network

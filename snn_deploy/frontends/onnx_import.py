@@ -13,7 +13,7 @@ from snn_deploy.engine.event import EventEngine
 from snn_deploy.errors import InputError, SnnDeployError
 from snn_deploy.frontends.ann import AnnGraph, pools_behind_activations, scores
 from snn_deploy.frontends.convert import ConvertedLayer, Rates, batches, thresholds, to_network
-from snn_deploy.frontends.onnx_ann import read_graph
+from snn_deploy.frontends.onnx_read import read_graph
 from snn_deploy.frontends.onnx_wire import read_onnx
 from snn_deploy.io.files import sha256_file
 from snn_deploy.io.inputs import encode
