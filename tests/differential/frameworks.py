@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import snn_deploy
+from snn_deploy.engine.event import EventEngine
+from snn_deploy.ir import Network
 from snn_deploy.tickets.lif import LIF
 
 
@@ -232,3 +234,25 @@ MLPS: dict[str, Callable[[str], Model]] = {
     "sinabs": sinabs_mlp,
     "torch": torch_mlp,
 }
+
+
+def grid_layer(inputs: int = 8, outputs: int = 40, seed: int = 0, kind: Any = nn.Linear) -> Any:
+    """Return a Linear, or another class of its arguments, of quarters: sums meet thresholds."""
+    made = kind(inputs, outputs)
+    dice = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        made.weight.copy_(torch.randint(-4, 9, (outputs, inputs), generator=dice) / 4)
+        made.bias.copy_(torch.randint(-1, 2, (outputs,), generator=dice) / 4)
+    return made
+
+
+def changed_by_ties(net: Network, name: str, x: Tensor, ours: np.ndarray) -> int:
+    """Return how many spikes change where a population is silent at what it fires at."""
+    parts = list(net.populations)
+    at = [p.name for p in parts].index(name)
+    cell: Any = parts[at].neuron
+    above = replace(cell, v_threshold=np.nextafter(cell.v_threshold, np.inf))
+    parts[at] = replace(parts[at], neuron=above)
+    strict = snn_deploy.fold(replace(net, populations=tuple(parts)))
+    other = EventEngine(strict).run(x.movedim(0, 1).numpy(), "spikes").spikes[name]
+    return int(np.count_nonzero(other != ours))

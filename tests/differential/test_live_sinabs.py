@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,15 +24,6 @@ def sinabs():
     require_tool("sinabs", found, "run: pip install --no-deps sinabs pbr")
 
 
-def grid_layer(inputs=8, outputs=40, seed=0):
-    made = nn.Linear(inputs, outputs)
-    dice = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        made.weight.copy_(torch.randint(-4, 9, (outputs, inputs), generator=dice) / 4)
-        made.bias.copy_(torch.randint(-1, 2, (outputs,), generator=dice) / 4)
-    return made
-
-
 def neuron(name, reset):
     import sinabs.activation as activation
     import sinabs.layers as layers
@@ -47,7 +37,7 @@ def neuron(name, reset):
     half = torch.tensor(-1 / np.log(0.5))  # alpha = 0.5
     back = nn.Linear(40, 40, bias=False)
     with torch.no_grad():
-        back.weight.copy_(grid_layer(40, 40, 1).weight / 4)
+        back.weight.copy_(fw.grid_layer(40, 40, 1).weight / 4)
     return {
         "IAF": lambda: layers.IAF(**how),
         "IAFSqueeze": lambda: layers.IAFSqueeze(batch_size=10, **how),
@@ -75,7 +65,7 @@ NAMES = (
 @pytest.mark.parametrize("reset", ["value", "subtract", "another amount"])
 @pytest.mark.parametrize("name", NAMES)
 def test_each_layer_with_ties_at_the_threshold(name, reset, tmp_path):
-    module = nn.Sequential(grid_layer(), neuron(name, reset)).eval()
+    module = nn.Sequential(fw.grid_layer(), neuron(name, reset)).eval()
     x = fw.spikes_of(torch.full((10, 8), 0.4), 12, 5)
     run = run_squeezed if "Squeeze" in name else fw.run_sinabs
     model = fw.Model(module, snn_deploy.from_sinabs, run, ("1",), DT_S)
@@ -84,17 +74,7 @@ def test_each_layer_with_ties_at_the_threshold(name, reset, tmp_path):
     fired, wrong = mismatches(model, x, ours)
     assert fired > 1_000
     assert wrong == 0
-    # The same network that is silent at its threshold differs: there were ties.
-    cell = net.population("1").neuron
-    above = replace(cell, v_threshold=np.nextafter(cell.v_threshold, np.inf))
-    strict = replace(
-        net,
-        populations=tuple(
-            replace(p, neuron=above) if p.name == "1" else p for p in net.populations
-        ),
-    )
-    other = EventEngine(snn_deploy.fold(strict)).run(x.movedim(0, 1).numpy(), "spikes").spikes["1"]
-    assert np.count_nonzero(other != ours["1"]) > 5
+    assert fw.changed_by_ties(net, "1", x, ours["1"]) > 5
 
 
 @pytest.mark.parametrize(("tau", "norm_input"), [(3.0, False), (3.0, True), (float("inf"), False)])
@@ -102,7 +82,7 @@ def test_leaks_that_return_their_membrane(tau, norm_input):
     import sinabs.layers as layers
 
     last = layers.ExpLeak(tau, norm_input=norm_input)
-    module = nn.Sequential(grid_layer(), neuron("IAF", "value"), grid_layer(40, 6, 1), last)
+    module = nn.Sequential(fw.grid_layer(), neuron("IAF", "value"), fw.grid_layer(40, 6, 1), last)
     x = fw.spikes_of(torch.full((10, 8), 0.4), 12, 6)
     with torch.no_grad():
         theirs = fw.run_sinabs(module, x).movedim(0, 1).numpy()
