@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snn_deploy.bridges.plain_cell import parameter
 from snn_deploy.bridges.spike import Spike
 from snn_deploy.bridges.torch_network import NetworkModule
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.network import Network, Population, fitted
+from snn_deploy.ir.network import Network, Population
 
 
 class EulerCell(nn.Module):  # type: ignore[misc]
@@ -27,8 +27,7 @@ class EulerCell(nn.Module):  # type: ignore[misc]
         self._reset, self._has_current, self._alpha = step.reset, step.has_current, alpha
 
         def keep(name: str, value: Array) -> None:
-            fit = np.array(fitted(value, population.shape), np.float64)
-            self.register_buffer(name, torch.from_numpy(fit))
+            self.register_buffer(name, parameter(value, population.shape))
 
         for name in ("keep_u", "gain_u", "keep_v", "gain_v", "offset", "v_reset", "reset_amount"):
             keep(name, getattr(step, name))

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_deploy.bridges.plain_cell import plain_cell
+from snn_deploy.bridges.plain_cell import parameter, plain_cell
 from snn_deploy.bridges.torch_network import NetworkModule
 from snn_deploy.errors import MissingDependencyError, UnsupportedError
-from snn_deploy.ir.network import Network, Population, fitted
+from snn_deploy.ir.network import Network, Population
 from snn_deploy.ir.neurons import IF, LI, LIF, CubaLI, CubaLIF, Integrator
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -37,8 +37,7 @@ class NorseCell(nn.Module):  # type: ignore[misc]
         super().__init__()
         self._names, self._make = tuple(parameters), make
         for name, value in parameters.items():
-            fit = np.array(fitted(value, shape), np.float64)
-            self.register_buffer(name, torch.from_numpy(fit))
+            self.register_buffer(name, parameter(value, shape))
 
     def _made(self) -> tuple[Step, Callable[[Tensor, Tensor], Any]]:
         return self._make({name: getattr(self, name) for name in self._names})

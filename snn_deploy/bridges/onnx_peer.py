@@ -9,7 +9,7 @@ import numpy as np
 
 from snn_deploy.bridges.onnx_export import INSTALL, require, to_onnx
 from snn_deploy.bridges.peer import installed, trace_of
-from snn_deploy.engine.loop import Inputs
+from snn_deploy.engine.loop import Inputs, by_input
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.trace import Trace
@@ -28,7 +28,7 @@ class OnnxPeer:
 
     def run(self, network: Network, x: Inputs) -> Trace:
         """Return every population's spikes and states, all samples at once."""
-        given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
+        given = by_input(network, x)
         found = run_model(to_onnx(network, dtype="float64", record=True), given, np.float64)
         outputs: dict[str, Array] = {}
         states: dict[str, dict[str, Array]] = {}

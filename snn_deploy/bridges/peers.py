@@ -10,7 +10,7 @@ import numpy as np
 
 from snn_deploy.bridges.onnx_peer import OnnxPeer
 from snn_deploy.bridges.peer import Peer, installed, trace_of
-from snn_deploy.engine.loop import Inputs
+from snn_deploy.engine.loop import Inputs, by_input
 from snn_deploy.errors import UsageError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network
@@ -40,7 +40,7 @@ class TorchPeer:
         module, function = self._cell
         make = getattr(import_module(module), function)
         net = NetworkModule(network, make).double().eval()
-        given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
+        given = by_input(network, x)
         tensors = {
             name: torch.from_numpy(np.array(values, np.float64)).movedim(0, 1)
             for name, values in given.items()
@@ -70,7 +70,7 @@ class NirEulerPeer:
         """Return the spikes and membranes that the equations give."""
         from snn_deploy.bridges.nir_euler import run
 
-        given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
+        given = by_input(network, x)
         return trace_of(network, *run(network, given))
 
 

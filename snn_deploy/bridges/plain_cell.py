@@ -1,4 +1,6 @@
-"""The populations that need no framework's neuron: comparators, and relays of values."""
+"""What every framework's cells share: parameters as tensors, and the populations that need no
+neuron of a framework, which are comparators and relays of values.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,12 @@ from torch import Tensor, nn
 
 from snn_deploy.ir.network import Population, fitted
 from snn_deploy.ir.neurons import Relay, Threshold
+from snn_deploy.ir.synapses import Shape
+
+
+def parameter(value: Any, shape: Shape) -> Tensor:
+    """Return a neuron's parameter (see ``fitted``) as a float64 tensor of its own."""
+    return torch.from_numpy(np.array(fitted(value, shape), np.float64))
 
 
 class PlainCell(nn.Module):  # type: ignore[misc]
@@ -20,8 +28,7 @@ class PlainCell(nn.Module):  # type: ignore[misc]
         neuron = population.neuron
         self._compares = isinstance(neuron, Threshold)
         if isinstance(neuron, Threshold):
-            fit = np.array(fitted(neuron.threshold, population.shape), np.float64)
-            self.register_buffer("threshold", torch.from_numpy(fit))
+            self.register_buffer("threshold", parameter(neuron.threshold, population.shape))
 
     def start(self, zeros: Tensor) -> Any:
         """Return no state."""

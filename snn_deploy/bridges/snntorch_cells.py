@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from snn_deploy.bridges.plain_cell import plain_cell
+from snn_deploy.bridges.plain_cell import parameter, plain_cell
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, Population, fitted
@@ -32,8 +31,7 @@ class SnnTorchCell(nn.Module):  # type: ignore[misc]
         self._current, self._spikes = step.has_current, step.threshold is not None
         gain = fitted(step.gain_v, shape) * (fitted(step.gain_u, shape) if step.has_current else 1)
         for name, value in (("gain", gain), ("offset", step.offset), ("v_init", step.v_init)):
-            fit = np.array(fitted(value, shape), np.float64)
-            self.register_buffer(name, torch.from_numpy(fit))
+            self.register_buffer(name, parameter(value, shape))
 
     def start(self, zeros: Tensor) -> tuple[Tensor, Tensor]:
         """Return (current, membrane) before step 0."""
@@ -67,18 +65,17 @@ def snntorch_cell(network: Network, population: Population) -> nn.Module:
     if step.has_current and bool(np.any(step.offset != 0)):
         raise UnsupportedError("snnTorch's Synaptic has no leak potential", where=where, hint=_HINT)
 
-    def put(value: Array) -> Tensor:
-        return torch.from_numpy(np.array(fitted(value, shape), np.float64))
-
     # A population that never spikes: no reset, and its spikes are not read.
     how: dict[str, Any] = {"reset_mechanism": "none"}
     if step.threshold is not None:
         _check_start(step, where)
-        how = {"threshold": put(step.threshold), **_reset(step, keep, where)}
+        how = {"threshold": parameter(step.threshold, shape), **_reset(step, keep, where)}
     if step.has_current:
-        neuron = snntorch.Synaptic(alpha=put(step.keep_u), beta=put(step.keep_v), **how)
+        neuron = snntorch.Synaptic(
+            alpha=parameter(step.keep_u, shape), beta=parameter(step.keep_v, shape), **how
+        )
     else:
-        neuron = snntorch.Leaky(beta=put(step.keep_v), **how)
+        neuron = snntorch.Leaky(beta=parameter(step.keep_v, shape), **how)
     return SnnTorchCell(neuron, step, shape, how["reset_mechanism"] != "subtract")
 
 

@@ -11,13 +11,12 @@ import logging
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from snn_deploy.bridges.plain_cell import plain_cell
+from snn_deploy.bridges.plain_cell import parameter, plain_cell
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.network import Network, Population, fitted
+from snn_deploy.ir.network import Network, Population
 from snn_deploy.ir.neurons import Step
 
 _HINT = "the other frameworks and the float engine run it"
@@ -39,7 +38,7 @@ class SpikingJellyCell(nn.Module):  # type: ignore[misc]
         self.node = node
         self._spikes, self._current = step.threshold is not None, step.has_current
         for name, value in (("gain", gain), ("offset", offset), ("v_init", step.v_init)):
-            self.register_buffer(name, _put(value, shape))
+            self.register_buffer(name, parameter(value, shape))
 
     def start(self, zeros: Tensor) -> tuple[Tensor, Tensor]:
         """Return (current, membrane) before step 0."""
@@ -60,10 +59,6 @@ class SpikingJellyCell(nn.Module):  # type: ignore[misc]
     def membrane(self, state: tuple[Tensor, Tensor]) -> Tensor:
         """Return v after the reset."""
         return state[1]
-
-
-def _put(value: Array, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(np.array(fitted(value, shape), np.float64))
 
 
 def spikingjelly_cell(network: Network, population: Population) -> nn.Module:
@@ -98,7 +93,7 @@ def spikingjelly_cell(network: Network, population: Population) -> nn.Module:
             return SpikingJellyCell(node, step, shape, step.gain_v, step.offset)
         # It divides the whole input by tau.
         node = neuron.NonSpikingLIFNode()
-        node.tau = _put(tau, shape)
+        node.tau = parameter(tau, shape)
         return SpikingJellyCell(node, step, shape, step.gain_v * tau, step.offset * tau)
 
     how = _firing(step, where)
@@ -106,18 +101,18 @@ def spikingjelly_cell(network: Network, population: Population) -> nn.Module:
     gain, offset = step.gain_v, step.offset
     if step.has_current:
         node = neuron.CUBALIFNode(**how)
-        node.c_decay, node.v_decay = _put(step.keep_u, shape), _put(step.keep_v, shape)
+        node.c_decay, node.v_decay = parameter(step.keep_u, shape), parameter(step.keep_v, shape)
         gain = gain * step.gain_u
     elif pure:
         node = neuron.IFNode(**how)
     else:
         node = neuron.LIFNode(decay_input=False, **how)
-        node.tau = _put(tau, shape)
+        node.tau = parameter(tau, shape)
         # The node leaks towards its reset value: what differs from that is a constant current.
         offset = offset - (1.0 - step.keep_v) * rest
     # The constructors take one number; the equations, one per neuron as well.
     strict = "surrogate_function" in how
-    node.v_threshold = _put(step.threshold if strict else _above(step), shape)
+    node.v_threshold = parameter(step.threshold if strict else _above(step), shape)
     return SpikingJellyCell(node, step, shape, gain, offset)
 
 

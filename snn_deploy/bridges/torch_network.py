@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from snn_deploy.bridges.torch_layers import current_synapse, layer_of, matrix_layer
+from snn_deploy.engine.loop import by_input
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, Projection
 from snn_deploy.ir.schedule import schedule
@@ -84,7 +85,7 @@ class NetworkModule(nn.Module):  # type: ignore[misc]
         x: (steps, batch, *shape), or one such tensor per input name. recording: filled with what
         every population did. Raises InputError for another shape.
         """
-        given = x if isinstance(x, Mapping) else {self.network.inputs[0]: x}
+        given = by_input(self.network, x)
         steps, batch = self._check_inputs(given)
         with parametrize.cached():  # masks the weights once, not at every step
             return self._run(given, steps, batch, recording)

@@ -7,7 +7,7 @@ scan); a network with feedback runs step by step. Both give the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,12 @@ CellFactory = Callable[[str, int], Cell]
 
 
 Inputs = Array | Mapping[str, Array]
+T = TypeVar("T")
+
+
+def by_input(network: Network, x: T | Mapping[str, T]) -> Mapping[str, T]:
+    """Return values by input name; what is no mapping belongs to the only input."""
+    return x if isinstance(x, Mapping) else {network.inputs[0]: x}
 
 
 def check_input(network: Network, x: Inputs) -> dict[str, Array]:

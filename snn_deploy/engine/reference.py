@@ -6,11 +6,9 @@ they are tested against it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from snn_deploy.engine.loop import Inputs
+from snn_deploy.engine.loop import Inputs, by_input
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, Projection, per_neuron
 from snn_deploy.ir.schedule import schedule
@@ -117,7 +115,7 @@ def run_reference(network: Network, x: Inputs) -> dict[str, dict[str, Array]]:
     x: one array per input name where there are several. "z" holds spikes, or the value of a
     population that never spikes.
     """
-    given = x if isinstance(x, Mapping) else {network.inputs[0]: x}
+    given = by_input(network, x)
     plan = schedule(network)
     history: dict[str, list[Array]] = {p.name: [] for p in network.populations}
     states = {
