@@ -15,12 +15,12 @@ After the division of every state by its gain, each population is, in integers,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.arrays import Array, frozen
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, per_neuron
 
 
@@ -71,8 +71,8 @@ class QPopulation:
 
     scale: integer weight units per real unit of input current. shift: of weights into v.
     decay_u, decay_v: codes 0..2^decay_bits, the share that is lost in a step. threshold: None
-    for a population that never spikes; threshold, bias, v_reset and reset_amount are in stored
-    units (see Arithmetic.threshold_shift, bias_shift; v_reset and reset_amount in state units).
+    for a population that never spikes. threshold and bias are in stored units (see
+    Arithmetic.threshold_shift, bias_shift); v_reset, reset_amount and v_init in state units.
     """
 
     name: str
@@ -85,6 +85,7 @@ class QPopulation:
     reset: Literal["value", "subtract", "none"]
     v_reset: Array
     reset_amount: Array
+    v_init: Array = field(default_factory=lambda: frozen(np.int64(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +110,36 @@ class TensorReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Injection:
+    """Currents of analogue input that the host computes and adds to membranes in every step.
+
+    projections: of the real network, by name. keep: what a synaptic current keeps in a step, (N,),
+    None without one. constant: bias and leak, (N,), in units of current. scale: bias units (see
+    Arithmetic.bias_shift) per unit of current.
+    """
+
+    projections: tuple[str, ...]
+    keep: Array | None
+    constant: Array
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QNetwork:
-    """A folded network whose learned weights are int32, and the integers of its populations."""
+    """A folded network whose learned weights are int32, and the integers of its populations.
+
+    real: the network before. Where its input is analogue, injections say for which populations
+    the host adds up currents (their projections are not in ``network``), and levels by how much
+    it multiplies the values of an input before it sends them as whole numbers.
+    """
 
     network: Network
     arithmetic: Arithmetic
     populations: Mapping[str, QPopulation]
     tensors: tuple[TensorReport, ...]
     real: Network
+    injections: Mapping[str, Injection] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
 
     def computing(self) -> tuple[Population, ...]:
         """Return the populations that integrate, in order."""

@@ -263,7 +263,7 @@ def test_pools_become_part_of_the_convolution():
 def test_shorter_paths_are_padded():
     program = lowered(skip_dense(np.random.default_rng(2)))
     assert {p.name: p.depth for p in program.populations} == {"a": 1, "b": 2, "c": 3, "out": 4}
-    pads = {s.name: s.pad_steps for s in program.synapses}
+    pads = {s.name: s.delay_steps for s in program.synapses}
     assert pads == {
         "in-a": 0,
         "a-b": 0,

@@ -177,7 +177,7 @@ def test_lava_catches_a_fault_in_a_loihi_program(lava, fault):
 
 
 def shifted(program, by):
-    return loihi_synapses(program, "a-out", lambda s: replace(s, pad_steps=s.pad_steps + by))
+    return loihi_synapses(program, "a-out", lambda s: replace(s, delay_steps=s.delay_steps + by))
 
 
 def test_a_late_path_is_caught_in_the_lowering_and_refused_by_lava(lava):

@@ -78,14 +78,14 @@ class DenseJob:
     """All-to-all synapses: integer ``weight`` (n_post, n_pre) in the C order of both shapes.
 
     The summed input is multiplied by 2**weight_exp (floored). ``delay`` adds steps to the
-    one step that every synapse takes.
+    one step that every synapse takes; one for all, or one per weight.
     """
 
     pre: str
     post: str
     weight: IntArray
     weight_exp: int = 0
-    delay: int = 0
+    delay: int | IntArray = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

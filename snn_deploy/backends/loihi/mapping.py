@@ -17,7 +17,6 @@ from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
 from snn_deploy.device.model import Device
 from snn_deploy.device.usage import Lever, MemoryItem, Resource, Usage
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.synapses import Csr
 
 _WORD_BITS = 64
 _GROUP = 64
@@ -66,11 +65,11 @@ def axon_bits(counts: Array, weight_bits: int, index_bits: int, delay_bits: int)
     return _WORD_BITS * (int(whole.sum()) * full + int(last.sum()))
 
 
-def _entries(synapses: LoihiSynapses, pre_shape: tuple[int, ...]) -> tuple[Array, Array]:
+def _entries(synapses: LoihiSynapses) -> tuple[Array, Array]:
     """Return (post, pre) of every nonzero connection, sorted by post."""
     from snn_deploy.engine.operators import matrix
 
-    part = matrix(synapses.operator, pre_shape)
+    part = matrix(synapses.operator, synapses.in_shape)
     rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
     keep = part.data != 0
     return rows[keep], part.indices[keep]
@@ -87,12 +86,11 @@ def limit(device: Device, key: str) -> float | None:
 
 def place(program: LoihiProgram, device: Device) -> Mapping:
     """Return the cores of every population; cores beyond the chip are counted, not refused."""
-    shapes = program.network.shapes
     most_neurons = limit(device, "neurons_per_core")
     most_bits = limit(device, "synapse_bits_per_core") or math.inf
     most_axons = limit(device, "in_axons_per_core") or math.inf
     cores: list[Core] = []
-    entries = {s.name: _entries(s, shapes[s.pre]) for s in program.synapses}
+    entries = {s.name: _entries(s) for s in program.synapses}
     for population in program.populations:
         fan_in = [s for s in program.synapses if s.post == population.name]
         size = math.prod(population.shape)
@@ -144,7 +142,7 @@ def _split(
 
 
 def _best_bits(counts: Array, neurons: int, synapses: LoihiSynapses) -> int:
-    delay_bits = 6 if synapses.pad_steps else 0
+    delay_bits = 6 if np.any(synapses.delay_steps) else 0
     index = min(max(_INDEX_BITS[0], math.ceil(math.log2(max(neurons, 2)))), _INDEX_BITS[1])
     sparse = axon_bits(counts, synapses.weight_bits, index, delay_bits)
     every = np.where(counts > 0, neurons, 0)
@@ -209,7 +207,7 @@ def usage(program: LoihiProgram, mapping: Mapping) -> Usage:
     """Return memory per core and every resource that the chip limits."""
     items: list[MemoryItem] = []
     resources: list[Resource] = []
-    nonzeros = {s.name: int(np.count_nonzero(_weights(s))) for s in program.synapses}
+    nonzeros = {s.name: int(np.count_nonzero(s.weights)) for s in program.synapses}
     for core in mapping.cores:
         region = f"core {core.index}"
         items += [
@@ -292,8 +290,3 @@ def usage(program: LoihiProgram, mapping: Mapping) -> Usage:
         resources=tuple(resources),
         excludes=("configurations per core (compartment, threshold and synapse formats)",),
     )
-
-
-def _weights(synapses: LoihiSynapses) -> Array:
-    operator = synapses.operator
-    return operator.data if isinstance(operator, Csr) else operator.weight

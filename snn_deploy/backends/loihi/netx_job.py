@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from snn_deploy.backends.loihi.job import GEOMETRY_LIMIT, JobInput
-from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
+from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses, lava_form
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.io.netx import NetxLayer, netx_bytes
 from snn_deploy.ir.arrays import Array
@@ -80,15 +80,16 @@ def net_file(program: LoihiProgram) -> bytes:
     for synapses in line(program):
         where = program.network.where(synapses.name)
         population = program.population(synapses.post)
-        if isinstance(synapses.operator, Csr):
-            _check_dense(synapses.operator, where)
+        operator = lava_form(synapses)
+        if isinstance(operator, Csr):
+            _check_dense(operator, where)
             flat = True
         else:
-            _check_conv(synapses.operator, flat, where)
+            _check_conv(operator, flat, where)
         bias = population.bias
         layers.append(
             NetxLayer(
-                operator=synapses.operator,
+                operator=operator,
                 shape=population.shape,
                 du=np.asarray(population.du),
                 dv=np.asarray(population.dv),

@@ -15,7 +15,7 @@ from snn_deploy.backends.loihi.job import (
     JobPopulation,
     LavaJob,
 )
-from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
+from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses, delay_table, lava_form
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS
 from snn_deploy.ir.synapses import Csr, Shape
@@ -51,18 +51,20 @@ def job_of(program: LoihiProgram, x: Array) -> LavaJob:
 
 
 def _layout(shape: Shape) -> Shape:
-    """Return (N,) for what Lava has no layout of: (C, L), whose synapses are a sparse matrix."""
+    """Return a shape that Lava has a layout of: (C, 1, L) for (C, L)."""
+    if len(shape) == 2:
+        return (shape[0], 1, shape[1])
     return shape if len(shape) in (1, 3) else (math.prod(shape),)
 
 
 def _projection(synapses: LoihiSynapses) -> DenseJob | ConvJob:
-    operator = synapses.operator
+    operator = lava_form(synapses)
     if isinstance(operator, Csr):
         return DenseJob(
             pre=synapses.pre,
             post=synapses.post,
             weight=operator.to_dense(),
-            delay=synapses.pad_steps,
+            delay=delay_table(synapses),
         )
     return ConvJob(
         pre=synapses.pre,

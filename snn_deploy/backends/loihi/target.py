@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from snn_deploy.backends.arithmetics import LOIHI
 from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
+from snn_deploy.backends.loihi.decode import decode
+from snn_deploy.backends.loihi.lowering import lower
 from snn_deploy.backends.loihi.mapping import Mapping, place, usage
-from snn_deploy.backends.loihi.program import LoihiProgram, decode, lower
+from snn_deploy.backends.loihi.program import LoihiProgram
 from snn_deploy.engine.loop import Record
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
