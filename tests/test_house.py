@@ -40,7 +40,7 @@ HEAVY = {
     "torch", "torchvision", "h5py", "nir", "numba", "onnx", "onnxruntime", "matplotlib", "lava",
     "scipy", "norse", "sklearn", "snntorch", "spikingjelly", "sinabs", "safetensors",
 }  # fmt: skip
-WORKER_MAY_IMPORT = {"lava", "numpy"}
+WORKER_MAY_IMPORT = {"lava", "numpy", "scipy"}
 MOST_LINES = 400
 # Tables of data, whose length says nothing about how many ideas they hold.
 TABLES: set[str] = set()

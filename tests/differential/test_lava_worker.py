@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from snn_deploy.backends.loihi import environment
-from snn_deploy.backends.loihi.job import ConvJob, DenseJob, JobInput, JobPopulation, LavaJob
+from snn_deploy.backends.loihi.job import (
+    ConvJob,
+    DenseJob,
+    JobInput,
+    JobPopulation,
+    LavaJob,
+    SparseJob,
+)
 from snn_deploy.backends.loihi.process import JobResult, run_job
 
 LIMIT_S = 120.0
@@ -78,10 +85,12 @@ def model(job: LavaJob) -> dict[str, dict[str, np.ndarray]]:
                 n = sizes[p.name]
                 total = [0] * n
                 for edge in (e for e in job.projections if e.post == p.name):
-                    if isinstance(edge, DenseJob):
-                        a = dense_input(edge.weight, edge.weight_exp, spikes[edge.pre])
-                    else:
+                    if isinstance(edge, ConvJob):
                         a = conv_input(edge, shapes[edge.pre], p.shape, spikes[edge.pre])
+                    else:
+                        sparse = isinstance(edge, SparseJob)
+                        weight = edge.weight.to_dense() if sparse else edge.weight
+                        a = dense_input(weight, edge.weight_exp, spikes[edge.pre])
                     total = [x + y for x, y in zip(total, a, strict=True)]
                 parameters = [per_neuron(x, n) for x in (p.du, p.dv, p.vth, p.bias)]
                 u, v = state[p.name]

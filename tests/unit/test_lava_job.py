@@ -13,9 +13,11 @@ from snn_deploy.backends.loihi.job import (
     JobInput,
     JobPopulation,
     LavaJob,
+    SparseJob,
     check_job,
 )
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
+from snn_deploy.ir.synapses import Csr
 
 
 def job() -> LavaJob:
@@ -237,3 +239,45 @@ def test_convolution_weights_at_and_beyond_their_limits():
 
 def test_a_kernel_larger_than_the_image():
     refused(image_job(weight=np.ones((4, 2, 7, 3), int)), InputError)
+
+
+def sparse(weight: list[list[int]], **changes) -> LavaJob:
+    edge = SparseJob(pre="in", post="a", weight=Csr.from_dense(np.array(weight)))
+    return replace(job(), projections=(replace(edge, **changes), *job().projections[1:]))
+
+
+def test_sparse_weights_have_the_limits_of_dense_ones():
+    check_job(sparse([[-256, 254, 0], [0, 0, 0]]))
+    check_job(sparse([[0, 0, 0], [0, 0, 0]]))
+    error = refused(sparse([[-256, 3, 0], [0, 0, 0]]), UnsupportedError)
+    assert error.message == "mixed-sign weights must be even: Lava floors odd ones to 8 bits"
+    assert (error.used, error.hint) == ("1 odd weights", "quantize this layer in steps of 2")
+    assert error.where == "in -> a"
+    error = refused(sparse([[0, 256, 0], [0, 0, 1]]), UnsupportedError)
+    assert error.used == "1 to 256, allowed 0 to 255"
+    error = refused(sparse([[1, 2]]), InputError)
+    assert error.message == "weights must be (n_post, n_pre)"
+    assert error.used == "(1, 2), expected (2, 3)"
+
+
+def test_free_sparse_weights_have_the_limits_of_a_convolution():
+    check_job(sparse([[-256, 255, 0], [0, 3, 0]], free=True))
+    error = refused(sparse([[-257, 255, 0], [0, 3, 0]], free=True), UnsupportedError)
+    assert error.message == "convolution weight outside Loihi's range"
+
+
+def test_the_drive_of_sparse_rows_is_bounded(monkeypatch):
+    monkeypatch.setattr("snn_deploy.backends.loihi.job.MAX_INPUT", 1000)
+    check_job(sparse([[250, -254, 250], [0, 0, 0]], weight_exp=1))
+    error = refused(sparse([[0, 0, 0], [252, -254, 250]], weight_exp=1), UnsupportedError)
+    assert error.used == "up to 1004 of 1000"
+
+
+def test_what_is_recorded_exists_and_samples_run():
+    assert replace(job(), recorded=("b",)).names == ("b",)
+    error = refused(replace(job(), recorded=("in",)), InputError)
+    assert error.message == "a population that is to be recorded does not exist"
+    assert error.where == "in"
+    error = refused(replace(job(), side_by_side=0), InputError)
+    assert error.message == "at least one sample runs at a time"
+    assert error.used == "0"

@@ -15,9 +15,9 @@ import numpy as np
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
+
+    from snn_deploy.ir.synapses import Csr
 
     IntArray = NDArray[np.integer]
 
@@ -89,6 +89,22 @@ class DenseJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SparseJob:
+    """Stored synapses alone: integer ``weight``, its rows post and its columns pre neurons.
+
+    ``weight_exp`` and ``delay`` as in DenseJob. ``free``: weights are those of a convolution,
+    -256 to 255 with odd ones of either sign, as Lava's convolution takes them.
+    """
+
+    pre: str
+    post: str
+    weight: Csr
+    weight_exp: int = 0
+    delay: int = 0
+    free: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConvJob:
     """2-D cross-correlation: integer ``weight`` (O, I/groups, kH, kW); geometry is (h, w)."""
 
@@ -110,18 +126,22 @@ class ConvJob:
 class LavaJob:
     """A feed-forward integer network and its input, for one Lava run.
 
-    ``record`` is "states" (spikes, u and v of every population) or "spikes".
+    ``record`` is "states" (spikes, u and v) or "spikes", of the populations ``recorded`` or,
+    where that is empty, of all. ``side_by_side``: so many samples run as copies of the network
+    in one larger one (see batch.py), and the next ones after them.
     """
 
     inputs: tuple[JobInput, ...]
     populations: tuple[JobPopulation, ...]
-    projections: tuple[DenseJob | ConvJob, ...]
+    projections: tuple[DenseJob | SparseJob | ConvJob, ...]
     record: Literal["spikes", "states"] = "states"
+    recorded: tuple[str, ...] = ()
+    side_by_side: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
         """Populations in the order in which they are recorded."""
-        return tuple(p.name for p in self.populations)
+        return self.recorded or tuple(p.name for p in self.populations)
 
     @property
     def samples(self) -> int:
@@ -147,6 +167,8 @@ def check_job(job: LavaJob) -> None:
     """
     if not job.inputs or not job.populations:
         raise InputError("a Lava job needs at least one input and one population")
+    if job.side_by_side < 1:
+        raise InputError("at least one sample runs at a time", used=str(job.side_by_side))
     nodes: dict[str, JobInput | JobPopulation] = {}
     for node in _nodes(job):
         if node.name in nodes:
@@ -175,6 +197,9 @@ def check_job(job: LavaJob) -> None:
                 used=f"up to {amount} of {MAX_INPUT}",
                 hint="lower the weights or the weight exponent, or prune the layer's fan-in",
             )
+    for name in job.recorded:
+        if name not in worst:
+            raise InputError("a population that is to be recorded does not exist", where=name)
     _check_connected(job)
 
 
@@ -228,7 +253,7 @@ def _check_population(population: JobPopulation) -> None:
 
 
 def _check_projection(
-    projection: DenseJob | ConvJob, nodes: dict[str, JobInput | JobPopulation]
+    projection: DenseJob | SparseJob | ConvJob, nodes: dict[str, JobInput | JobPopulation]
 ) -> int:
     where = f"{projection.pre} -> {projection.post}"
     pre, post = nodes.get(projection.pre), nodes.get(projection.post)
@@ -244,36 +269,53 @@ def _check_projection(
             hint="pad the shorter path with a delay or a relay population",
         )
     try:
-        if isinstance(projection, DenseJob):
-            return _check_dense(projection, pre, post)
-        return _check_conv(projection, pre, post)
+        if isinstance(projection, ConvJob):
+            return _check_conv(projection, pre, post)
+        return _check_matrix(projection, pre, post)
     except SnnDeployError as error:
         raise error.located(where) from None
 
 
-def _check_dense(projection: DenseJob, pre: JobInput | JobPopulation, post: JobPopulation) -> int:
+def _check_matrix(
+    projection: DenseJob | SparseJob, pre: JobInput | JobPopulation, post: JobPopulation
+) -> int:
     weight = projection.weight
     expected = (math.prod(post.shape), math.prod(pre.shape))
     if weight.shape != expected:
         raise InputError(
-            "dense weights must be (n_post, n_pre)", used=f"{weight.shape}, expected {expected}"
+            "weights must be (n_post, n_pre)", used=f"{weight.shape}, expected {expected}"
         )
     _check_range(np.asarray(projection.weight_exp), WEIGHT_EXP_RANGE, "weight exponent", None)
-    low, high = int(weight.min()), int(weight.max())
+    if isinstance(projection, DenseJob):
+        values, first = projection.weight, np.arange(expected[0]) * expected[1]
+    else:
+        values, first = projection.weight.data, projection.weight.indptr[:-1]
+    if isinstance(projection, SparseJob) and projection.free:
+        _check_range(values, CONV_WEIGHT_RANGE, "convolution weight", None)
+    else:
+        _check_grid(values)
+    return _worst_drive(values, first) << max(projection.weight_exp, 0)
+
+
+def _worst_drive(values: IntArray, first: IntArray) -> int:
+    """Return the largest |sum| that one sign's weights of a row make; rows start at ``first``."""
+    # One more entry, a zero, lets the last row be empty.
+    flat = np.append(values.reshape(-1).astype(np.int64), 0)
+    filled = np.diff(first, append=values.size) > 0
+    sums = [np.add.reduceat(np.maximum(part, 0), first) for part in (flat, -flat)]
+    return int(np.where(filled, sums, 0).max())
+
+
+def _check_grid(values: IntArray) -> None:
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
     mode = "excitatory" if low >= 0 else "inhibitory" if high <= 0 else "mixed-sign"
-    _check_range(weight, weight_limits(low, high, dense=True), f"{mode} weight", None)
-    if mode == "mixed-sign" and bool(np.any(weight & 1)):
+    _check_range(values, weight_limits(low, high, dense=True), f"{mode} weight", None)
+    if mode == "mixed-sign" and bool(np.any(values & 1)):
         raise UnsupportedError(
             "mixed-sign weights must be even: Lava floors odd ones to 8 bits",
-            used=f"{int(np.count_nonzero(weight & 1))} odd weights",
+            used=f"{int(np.count_nonzero(values & 1))} odd weights",
             hint="quantize this layer in steps of 2",
         )
-    rows = weight.astype(np.int64)
-    drive = max(
-        int(np.where(rows > 0, rows, 0).sum(axis=1).max()),
-        int(np.where(rows < 0, -rows, 0).sum(axis=1).max()),
-    )
-    return drive << max(projection.weight_exp, 0)
 
 
 def weight_limits(low: int, high: int, *, dense: bool) -> tuple[int, int]:
@@ -314,11 +356,7 @@ def _check_conv(projection: ConvJob, pre: JobInput | JobPopulation, post: JobPop
     if post.shape != expected or min(expected) < 1:
         raise InputError("the convolution's output has another shape", used=f"{expected}")
     _check_range(weight, CONV_WEIGHT_RANGE, "convolution weight", None)
-    rows = weight.reshape(weight.shape[0], -1).astype(np.int64)
-    return max(
-        int(np.where(rows > 0, rows, 0).sum(axis=1).max()),
-        int(np.where(rows < 0, -rows, 0).sum(axis=1).max()),
-    )
+    return _worst_drive(weight, np.arange(weight.shape[0]) * weight[0].size)
 
 
 def _check_range(
@@ -340,8 +378,16 @@ def _check_range(
 
 def _check_connected(job: LavaJob) -> None:
     """Lava runs one connected component only and would leave the others out silently."""
-    first = job.inputs[0].name
-    reached = _reached(first, ((p.pre, p.post) for p in job.projections))
+    neighbours: dict[str, set[str]] = {node.name: set() for node in _nodes(job)}
+    for projection in job.projections:
+        neighbours[projection.pre].add(projection.post)
+        neighbours[projection.post].add(projection.pre)
+    pending = [job.inputs[0].name]
+    reached = set(pending)
+    while pending:
+        new = neighbours[pending.pop()] - reached
+        reached |= new
+        pending.extend(new)
     for node in _nodes(job):
         if node.name not in reached:
             raise UnsupportedError(
@@ -349,16 +395,3 @@ def _check_connected(job: LavaJob) -> None:
                 where=node.name,
                 hint="remove it, or run it as a network of its own",
             )
-
-
-def _reached(start: str, edges: Iterable[tuple[str, str]]) -> set[str]:
-    neighbours: dict[str, set[str]] = {}
-    for a, b in edges:
-        neighbours.setdefault(a, set()).add(b)
-        neighbours.setdefault(b, set()).add(a)
-    reached, pending = {start}, [start]
-    while pending:
-        for other in neighbours.get(pending.pop(), set()) - reached:
-            reached.add(other)
-            pending.append(other)
-    return reached

@@ -11,15 +11,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from snn_deploy.backends.loihi import environment as lava_environment
+from snn_deploy.backends.loihi.batch import one_by_one, side_by_side
 from snn_deploy.backends.loihi.environment import WORKER, LavaEnvironment
-from snn_deploy.backends.loihi.job import DenseJob, JobInput, LavaJob, check_job
+from snn_deploy.backends.loihi.job import ConvJob, JobInput, LavaJob, SparseJob, check_job
 from snn_deploy.backends.loihi.netx_job import NetxJob
 from snn_deploy.errors import ExternalToolError, OutputError
 
@@ -67,9 +68,21 @@ def run_job(
     last words, if it fails, hangs or is killed; OutputError if the temporary folder cannot be
     written. Leaves no process, shared memory or file behind.
     """
-    if isinstance(job, LavaJob):
-        check_job(job)
-    return run_unchecked(job, timeout_s, environment or lava_environment.require())
+    environment = environment or lava_environment.require()
+    if not isinstance(job, LavaJob):
+        return run_unchecked(job, timeout_s, environment)
+    check_job(job)
+    result = run_unchecked(side_by_side(job), timeout_s, environment)
+    return replace(result, recordings={n: _apart(r, job) for n, r in result.recordings.items()})
+
+
+def _apart(recording: Recording, job: LavaJob) -> Recording:
+    """Return a recording of samples side by side as one of samples."""
+    return Recording(
+        spikes=one_by_one(recording.spikes, job),
+        u=None if recording.u is None else one_by_one(recording.u, job),
+        v=None if recording.v is None else one_by_one(recording.v, job),
+    )
 
 
 def run_unchecked(
@@ -145,29 +158,33 @@ def _write_network(job: LavaJob, folder: Path) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": source.name, "shape": source.shape, "file": f"in{i}.npy"}
         _write_spikes(source, folder / entry["file"])
         description["inputs"].append(entry)
-    for i, population in enumerate(job.populations):
+    files = {name: _record_files(i, job.record) for i, name in enumerate(job.names)}
+    for population in job.populations:
         entry = {
             "name": population.name,
             "shape": population.shape,
             "depth": population.depth,
             "bias_exp": population.bias_exp,
-            "files": _record_files(i, job.record),
+            "files": files.get(population.name, {}),
         }
         for parameter in ("du", "dv", "vth", "bias"):
             entry[parameter] = keep(getattr(population, parameter))
         description["populations"].append(entry)
     for projection in job.projections:
-        entry = {
-            "pre": projection.pre,
-            "post": projection.post,
-            "weight": keep(projection.weight),
-        }
-        if isinstance(projection, DenseJob):
+        entry = {"pre": projection.pre, "post": projection.post}
+        if isinstance(projection, SparseJob):
             entry |= {
-                "kind": "dense",
-                "weight_exp": projection.weight_exp,
-                "delay": projection.delay,
+                "kind": "sparse",
+                "weight": keep(projection.weight.data),
+                "indices": keep(projection.weight.indices),
+                "indptr": keep(projection.weight.indptr),
+                "free": projection.free,
             }
+        else:
+            entry["weight"] = keep(projection.weight)
+        if not isinstance(projection, ConvJob):
+            entry |= {"weight_exp": projection.weight_exp, "delay": projection.delay}
+            entry.setdefault("kind", "dense")
         else:
             entry |= {
                 "kind": "conv",

@@ -30,6 +30,8 @@ from lava.magma.core.run_configs import Loihi2SimCfg  # noqa: E402
 from lava.magma.runtime import runtime as lava_runtime  # noqa: E402
 from lava.proc.conv.process import Conv  # noqa: E402
 from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
+from lava.proc.sparse.process import DelaySparse, Sparse  # noqa: E402
+from lava.utils.weightutils import SignMode  # noqa: E402
 
 from .processes.recorded import RecordedLif, SpikeFile  # noqa: E402
 
@@ -123,25 +125,55 @@ def _build(job: Entry, arrays: Arrays, folder: Path) -> Any:
         )
     shapes = {e["name"]: e["shape"] for e in (*job["inputs"], *job["populations"])}
     for entry in job["projections"]:
-        connect = _connect_dense if entry["kind"] == "dense" else _connect_conv
+        pre, post = shapes[entry["pre"]], shapes[entry["post"]]
         weight = arrays[entry["weight"]].astype(np.int32)
-        connect(entry, weight, nodes, shapes[entry["pre"]], shapes[entry["post"]])
+        if entry["kind"] == "conv":
+            _connect_conv(entry, weight, nodes, pre, post)
+        else:
+            make = _dense if entry["kind"] == "dense" else _sparse
+            _connect_flat(make(entry, weight, arrays, pre, post), entry, nodes, pre, post)
     return next(iter(nodes.values()))
 
 
-def _connect_dense(
-    entry: Entry, weight: Weight, nodes: dict[str, Any], pre_shape: Shape, post_shape: Shape
-) -> None:
+def _dense(
+    entry: Entry, weight: Weight, arrays: Arrays, pre_shape: Shape, post_shape: Shape
+) -> Any:
     weight = weight[_lava_order(post_shape)][:, _lava_order(pre_shape)]
     if entry["delay"]:
-        dense = DelayDense(weights=weight, delays=entry["delay"], weight_exp=entry["weight_exp"])
-    else:
-        dense = Dense(weights=weight, weight_exp=entry["weight_exp"])
+        return DelayDense(weights=weight, delays=entry["delay"], weight_exp=entry["weight_exp"])
+    return Dense(weights=weight, weight_exp=entry["weight_exp"])
+
+
+def _sparse(
+    entry: Entry, weight: Weight, arrays: Arrays, pre_shape: Shape, post_shape: Shape
+) -> Any:
+    from scipy.sparse import csr_matrix
+
+    rows = (weight, arrays[entry["indices"]], arrays[entry["indptr"]])
+    matrix = csr_matrix(rows, shape=(math.prod(post_shape), math.prod(pre_shape)))
+    if len(post_shape) == 3 or len(pre_shape) == 3:
+        matrix = matrix[_lava_order(post_shape)][:, _lava_order(pre_shape)]
+    # Messages of 0 and 1 as numbers: Lava then multiplies, which is faster than to pick columns.
+    options = {"weight_exp": entry["weight_exp"], "num_message_bits": 8}
+    if entry["free"]:
+        # 9 bits with a sign: neither clipped within -256..255 nor floored to even.
+        options |= {"sign_mode": SignMode.MIXED, "num_weight_bits": 9}
+    if entry["delay"]:
+        # One delay per stored weight: from an integer Lava makes a matrix without zeros.
+        delays = matrix.astype(int)
+        delays.data[:] = entry["delay"]
+        return DelaySparse(weights=matrix, delays=delays, **options)
+    return Sparse(weights=matrix, **options)
+
+
+def _connect_flat(
+    synapses: Any, entry: Entry, nodes: dict[str, Any], pre_shape: Shape, post_shape: Shape
+) -> None:
     source, target = nodes[entry["pre"]].s_out, nodes[entry["post"]].a_in
     if len(pre_shape) == 3:
         source = source.reshape((math.prod(pre_shape),))
-    source.connect(dense.s_in)
-    drive = dense.a_out
+    source.connect(synapses.s_in)
+    drive = synapses.a_out
     if len(post_shape) == 3:
         drive = drive.reshape(_lava_shape(post_shape))
     drive.connect(target)

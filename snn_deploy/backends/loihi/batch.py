@@ -1,0 +1,133 @@
+"""Samples side by side: one Lava run of a network that holds a copy per sample.
+
+Lava has no batch axis, and its cost per step lies in messages between processes. Copies of
+the network share those: every matrix becomes block-diagonal, every population ``side_by_side``
+times as large. Images become flat, and convolutions the sparse matrices that they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snn_deploy.backends.loihi.job import (
+    ConvJob,
+    DenseJob,
+    JobInput,
+    JobPopulation,
+    LavaJob,
+    SparseJob,
+)
+from snn_deploy.ir.arrays import adopt
+from snn_deploy.ir.synapses import Conv2d, Csr
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.loihi.job import IntArray
+    from snn_deploy.ir.arrays import Array
+
+
+def side_by_side(job: LavaJob) -> LavaJob:
+    """Return the job whose one sample is ``job.side_by_side`` of ``job``'s, or ``job`` itself.
+
+    Samples that the last row lacks are silent ones.
+    """
+    if job.side_by_side == 1:
+        return job
+    copies = min(job.side_by_side, job.samples)
+    shapes = {source.name: source.shape for source in job.inputs}
+    shapes |= {population.name: population.shape for population in job.populations}
+    return replace(
+        job,
+        side_by_side=1,
+        inputs=tuple(_input(source, copies) for source in job.inputs),
+        populations=tuple(_population(p, copies) for p in job.populations),
+        projections=tuple(
+            replace(sparse, weight=_blocks(sparse.weight, copies))
+            for sparse in (_sparse(p, shapes) for p in job.projections)
+        ),
+    )
+
+
+def one_by_one(recorded: Array, job: LavaJob) -> Array:
+    """Return what ``side_by_side(job)`` recorded, (rows, steps, copies * n), by ``job``'s samples.
+
+    The result is (samples, steps, n).
+    """
+    if job.side_by_side == 1:
+        return recorded
+    rows, steps, _ = recorded.shape
+    copies = min(job.side_by_side, job.samples)
+    apart = recorded.reshape(rows, steps, copies, -1).swapaxes(1, 2)
+    return adopt(apart.reshape(rows * copies, steps, -1)[: job.samples])
+
+
+def _input(source: JobInput, copies: int) -> JobInput:
+    samples, steps, n = source.spikes.shape
+    rows = math.ceil(samples / copies)
+    spikes = np.zeros((rows * copies, steps, n), np.uint8)
+    spikes[:samples] = source.spikes
+    beside = spikes.reshape(rows, copies, steps, n).swapaxes(1, 2)
+    return replace(source, shape=(copies * n,), spikes=beside.reshape(rows, steps, copies * n))
+
+
+def _population(population: JobPopulation, copies: int) -> JobPopulation:
+    def tiled(value: int | IntArray) -> int | IntArray:
+        return np.tile(value, copies) if np.ndim(value) else value
+
+    return replace(
+        population,
+        shape=(copies * math.prod(population.shape),),
+        du=tiled(population.du),
+        dv=tiled(population.dv),
+        vth=tiled(population.vth),
+        bias=None if population.bias is None else tiled(population.bias),
+    )
+
+
+def _sparse(
+    projection: DenseJob | SparseJob | ConvJob, shapes: dict[str, tuple[int, ...]]
+) -> SparseJob:
+    if isinstance(projection, SparseJob):
+        return projection
+    if isinstance(projection, DenseJob):
+        return SparseJob(
+            pre=projection.pre,
+            post=projection.post,
+            weight=Csr.from_dense(projection.weight),
+            weight_exp=projection.weight_exp,
+            delay=projection.delay,
+        )
+    from snn_deploy.engine.operators import matrix
+
+    top, left = projection.padding
+    operator = Conv2d(
+        weight=projection.weight,
+        stride=projection.stride,
+        padding=(top, top, left, left),
+        dilation=projection.dilation,
+        groups=projection.groups,
+    )
+    entries = matrix(operator, shapes[projection.pre])
+    weight = Csr(
+        indptr=adopt(entries.indptr.astype(np.int64)),
+        indices=adopt(entries.indices.astype(np.int32)),
+        data=adopt(entries.data.astype(np.int32)),
+        shape=(entries.shape[0], entries.shape[1]),
+    )
+    return SparseJob(pre=projection.pre, post=projection.post, weight=weight, free=True)
+
+
+def _blocks(weight: Csr, copies: int) -> Csr:
+    """Return the block-diagonal matrix of ``copies`` times ``weight``."""
+    rows, columns = weight.shape
+    stored = weight.data.size
+    nth = np.arange(copies)[:, None]
+    return Csr(
+        indptr=adopt(np.append(weight.indptr[:-1] + nth * stored, copies * stored)),
+        indices=adopt((weight.indices + (nth * columns).astype(np.int32)).reshape(-1)),
+        data=adopt(np.tile(weight.data, copies)),
+        shape=(copies * rows, copies * columns),
+    )
