@@ -30,7 +30,7 @@ class Arithmetic:
 
     name: as in ``--arithmetic``. weight_bits: stored width. weight_grid: "symmetric"
     (-(2^(b-1)-1) .. 2^(b-1)-1), or "loihi" (a magnitude grid that spans -256..256, whose step
-    depends on the signs present: 2^(9-b) mixed, 2^(8-b) of one sign).
+    depends on the signs present: 2^(9-b) mixed, 2^(8-b) of one sign; at 1 bit 128 for both).
     shift_bits: (least, most) left shift of weights into the state. current: whether a synaptic
     current register exists; it wraps at state_bits. accumulate: "end" (wrap once after the sum)
     or "each" (saturate at every entry, in event order, projection after projection).

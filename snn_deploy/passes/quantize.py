@@ -31,21 +31,29 @@ from snn_deploy.ir.synapses import (
     with_weights,
 )
 from snn_deploy.passes.reach import reach
-from snn_deploy.passes.scale import choose_scale, is_mixed, learned_of, real_weights, weight_grid
+from snn_deploy.passes.scale import (
+    choose_scale,
+    fewest_bits,
+    is_mixed,
+    learned_of,
+    real_weights,
+    weight_grid,
+)
 
 
 def quantize(network: Network, arithmetic: Arithmetic, *, bits: int | None = None) -> QNetwork:
     """Return ``network`` (folded) in ``arithmetic``.
 
-    bits: weight bits, 2 to the arithmetic's own width. Raises InputError for other bits;
-    UnsupportedError, located, for what the arithmetic has no form of.
+    bits: weight bits, from ``fewest_bits`` to the arithmetic's own width. Raises InputError for
+    other bits; UnsupportedError, located, for what the arithmetic has no form of.
     """
     bits = arithmetic.weight_bits if bits is None else bits
-    if not 2 <= bits <= arithmetic.weight_bits:
+    fewest = fewest_bits(arithmetic)
+    if not fewest <= bits <= arithmetic.weight_bits:
         raise InputError(
-            f"{arithmetic.name} stores weights of 2 to {arithmetic.weight_bits} bits",
+            f"{arithmetic.name} stores weights of {fewest} to {arithmetic.weight_bits} bits",
             used=f"--bits {bits}",
-            hint=f"choose --bits 2 to --bits {arithmetic.weight_bits}",
+            hint=f"choose --bits {fewest} to --bits {arithmetic.weight_bits}",
         )
     _check_coding(network, arithmetic)
     populations: dict[str, QPopulation] = {}

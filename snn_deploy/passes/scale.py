@@ -19,8 +19,16 @@ def weight_grid(arithmetic: Arithmetic, bits: int, *, mixed: bool) -> tuple[int,
     """Return (step, largest magnitude) of the integer grid for a tensor of these signs."""
     if arithmetic.weight_grid == "symmetric":
         return 1, (1 << (bits - 1)) - 1
-    step = 1 << (8 - bits + int(mixed))
+    # One bit holds one magnitude: a tensor of both signs is stored as two tensors of one.
+    step = 1 << (8 - bits + int(mixed and bits > 1))
     return step, 256 - step
+
+
+def fewest_bits(arithmetic: Arithmetic) -> int:
+    """Return the fewest weight bits that leave a value beside 0: a symmetric grid spends one
+    on the sign.
+    """
+    return 2 if arithmetic.weight_grid == "symmetric" else 1
 
 
 def learned_of(projection: Projection) -> Synapse | None:

@@ -90,14 +90,33 @@ def test_weights_lie_on_the_symmetric_grid(bits):
     assert weight_grid(FPGA, bits, mixed=True) == weight_grid(FPGA, bits, mixed=False)
 
 
-@both
-@pytest.mark.parametrize("bits", [1, 9])
-def test_other_widths_are_refused(arithmetic, bits):
+@pytest.mark.parametrize(
+    ("sign", "values"),
+    [("mixed", [-128, 0, 128]), ("excitatory", [0, 128]), ("inhibitory", [-128, 0])],
+)
+def test_one_bit_holds_one_magnitude(sign, values):
+    weight = real(1, 9, 8)
+    weight = {"mixed": weight, "excitatory": abs(weight), "inhibitory": -abs(weight)}[sign]
+    qnet = quantize(one(weight), LOIHI, bits=1)
+    integer, q = integers(qnet)
+    assert np.unique(integer).tolist() == values
+    largest = float(abs(weight).max())
+    assert q.scale == pytest.approx(128 / largest)
+    np.testing.assert_array_equal(integer != 0, abs(weight) > largest / 2)
+    (report,) = qnet.tensors
+    assert (report.bits, report.saturated) == (1, 0)
+    assert report.nonzeros_after == np.count_nonzero(integer)
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "bits", "fewest"), [(LOIHI, 0, 1), (LOIHI, 9, 1), (FPGA, 1, 2), (FPGA, 9, 2)]
+)
+def test_other_widths_are_refused(arithmetic, bits, fewest):
     with pytest.raises(InputError) as caught:
         quantize(one(real(1, 3, 3)), arithmetic, bits=bits)
-    assert caught.value.message == f"{arithmetic.name} stores weights of 2 to 8 bits"
+    assert caught.value.message == f"{arithmetic.name} stores weights of {fewest} to 8 bits"
     assert caught.value.used == f"--bits {bits}"
-    assert caught.value.hint == "choose --bits 2 to --bits 8"
+    assert caught.value.hint == f"choose --bits {fewest} to --bits 8"
 
 
 @both
