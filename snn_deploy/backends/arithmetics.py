@@ -5,7 +5,8 @@ from __future__ import annotations
 from snn_deploy.ir.quantized import Arithmetic
 
 #: Loihi as Lava 0.10 executes it: u wraps at 24 bits, v saturates, decays round toward zero,
-#: mixed-sign 8-bit weights are even, reset to 0, one step of latency per synapse layer.
+#: mixed-sign 8-bit weights are even, one step of latency per synapse layer. Resets other than to 0
+#: and first membranes other than 0 need a programmable neuron, which Loihi 1 has not.
 LOIHI = Arithmetic(
     name="loihi",
     weight_bits=8,
@@ -24,10 +25,11 @@ LOIHI = Arithmetic(
     threshold_shift=6,
     bias_bits=13,
     bias_shift=6,
-    resets=("value",),
-    zero_reset_only=True,
+    resets=("value", "subtract"),
     hop_steps=1,
     max_delay_steps=62,
+    analogue=True,
+    initial_state=True,
 )
 
 #: The run-ahead accelerator: 8-bit weights, a 16-bit membrane that saturates at every entry,
@@ -51,9 +53,10 @@ FPGA = Arithmetic(
     bias_bits=16,
     bias_shift=0,
     resets=("value", "subtract"),
-    zero_reset_only=False,
     hop_steps=0,
     max_delay_steps=0,
+    analogue=False,
+    initial_state=False,
 )
 
 ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (LOIHI, FPGA)}

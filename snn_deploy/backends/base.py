@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from snn_deploy.engine.loop import Record
-from snn_deploy.ir.arrays import Array
+from snn_deploy.engine.loop import Inputs, Record
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.trace import Trace
+from snn_deploy.passes.analogue import AnalogueMode
 
 if TYPE_CHECKING:
     from snn_deploy.device.model import Device
@@ -27,12 +27,14 @@ class Options:
     """What the user may choose about a lowering.
 
     bits: weight bits, None for the target's own. device: the device to lower for, None for the
-    target's default. settings: target-specific choices by name (fpga: banks, fifo_depth).
+    target's default. settings: target-specific choices by name (fpga: banks, fifo_depth). analogue:
+    how values of a directly coded input enter integers (see passes.quantize).
     """
 
     bits: int | None = None
     device: Device | None = None
     settings: dict[str, int] | None = None
+    analogue: AnalogueMode = "bias"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -98,7 +100,7 @@ class Oracle(Protocol):
     def version(self) -> str:
         """Return what ran, with its version."""
 
-    def run(self, program: Program, x: Array) -> Trace:
+    def run(self, program: Program, x: Inputs) -> Trace:
         """Return spikes and states of every population, aligned to the un-pipelined steps."""
 
 
@@ -127,8 +129,11 @@ class Target(Protocol):
     def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
         """Return the program for a folded network; located errors for what cannot be lowered."""
 
-    def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
-        """Run (samples, steps, *shape) on our model of the target; events and timing filled in."""
+    def run(self, program: Program, x: Inputs, record: Record = "output") -> Trace:
+        """Run (samples, steps, *shape) on our model of the target; events and timing filled in.
+
+        x: one such array per input name where there are several.
+        """
 
     def events(self, program: Program, trace: Trace) -> Events:
         """Return what a trace of this program cost, whichever simulator it came from."""

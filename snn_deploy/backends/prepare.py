@@ -8,6 +8,7 @@ from snn_deploy.backends.base import Options, Program, Target
 from snn_deploy.device.load import load
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic
+from snn_deploy.passes.bias_neuron import with_bias_neurons
 from snn_deploy.passes.quantize import quantize
 
 
@@ -26,5 +27,9 @@ def prepare(
     if options.device is None:
         options = replace(options, device=load(target.default_device))
     integers = target.arithmetic() or arithmetic
-    qnet = None if integers is None else quantize(network, integers, bits=options.bits)
+    if integers is None:
+        return target.lower(network, None, options)
+    if integers.current:
+        network = with_bias_neurons(network, injected=options.analogue == "bias")
+    qnet = quantize(network, integers, bits=options.bits, analogue=options.analogue)
     return target.lower(network, qnet, options)

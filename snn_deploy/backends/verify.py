@@ -12,6 +12,7 @@ import numpy as np
 
 from snn_deploy.backends.base import Oracle, Program, Target
 from snn_deploy.engine.compare import Comparison, Mismatch, compare
+from snn_deploy.engine.loop import Inputs
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.trace import Trace
@@ -52,7 +53,7 @@ class Verdict:
         return self.lowering.first
 
 
-def engine_trace(program: Program, x: Array) -> Trace:
+def engine_trace(program: Program, x: Inputs) -> Trace:
     """Return our un-pipelined engine's trace of the network that the program was made from."""
     from snn_deploy.engine.event import EventEngine
     from snn_deploy.engine.fixed import FixedEngine
@@ -65,12 +66,13 @@ def engine_trace(program: Program, x: Array) -> Trace:
 def verify(
     target: Target,
     program: Program,
-    x: Array,
+    x: Inputs,
     labels: Array | None = None,
     oracle: Oracle | None = None,
 ) -> Verdict:
     """Return both answers for encoded samples x (samples, steps, *input shape).
 
+    x: one array per input name where there are several.
     oracle: the independent simulator, None for "model only".
     """
     from snn_deploy.engine.event import EventEngine

@@ -52,7 +52,9 @@ class Counter:
         for projection, (dense, nonzero) in self._projections:
             spikes = trace.counts[projection.pre]
             where = projection.name
-            learned = any(isinstance(s, LEARNED) for s in projection.synapses)
+            learned = not projection.helper and any(
+                isinstance(s, LEARNED) for s in projection.synapses
+            )
             if where in self._products:
                 counts[where, "macs"] = self._products[where] * work
             elif learned:

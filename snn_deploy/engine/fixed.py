@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from snn_deploy.engine.loop import Loop, Record
+from snn_deploy.engine.host import graded_input, injected_currents
+from snn_deploy.engine.loop import Inputs, Loop, Record, by_input
 from snn_deploy.engine.operators import Operator
 from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
@@ -40,7 +41,9 @@ def wrap(value: Array, bits: int) -> Array:
 
 
 class _FixedCell:
-    def __init__(self, qnet: QNetwork, name: str, samples: int, reach: Array) -> None:
+    def __init__(
+        self, qnet: QNetwork, name: str, samples: int, reach: Array, injected: Array | None
+    ) -> None:
         population = qnet.network.population(name)
         q = qnet.populations[name]
         self._arithmetic = a = qnet.arithmetic
@@ -59,10 +62,12 @@ class _FixedCell:
         self._reset, self._shift = q.reset, q.shift
         self._v_reset, self._amount = row(q.v_reset), row(q.reset_amount)
         self._reach = reach
+        self._injected = None if injected is None else injected << a.bias_shift
+        self._now = 0
         self.variables: tuple[str, ...] = ("u", "v") if a.current else ("v",)
         self._u = np.zeros((samples, size), np.int64)
-        self._v = np.zeros((samples, size), np.int64)
-        self._leaked = np.zeros((samples, size), np.int64)
+        self._v = np.tile(row(q.v_init), (samples, 1))
+        self._leaked = self._v
         self.saturated = self.wrapped = 0
 
     def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
@@ -72,7 +77,7 @@ class _FixedCell:
             u = decay(self._u, self._decay_u, a) + (drive << self._shift)
             self._u = wrap(u, a.state_bits)
             self.wrapped += int(np.count_nonzero(self._u != u))
-            v = decay(self._v, self._decay_v, a) + self._u + self._bias
+            v = decay(self._v, self._decay_v, a) + self._u + self._constant()
             self._v = self._clip(v)
         else:
             v = self._leaked + (drive << self._shift)
@@ -87,6 +92,13 @@ class _FixedCell:
         if a.leak == "after":
             self._leaked = decay(self._v, self._decay_v, a)
         return fired.astype(np.uint8) if self._spikes else self._v
+
+    def _constant(self) -> Array:
+        """Return what adds to the membrane besides spikes: the bias, or the host's current."""
+        if self._injected is None:
+            return self._bias
+        self._now += 1
+        return np.asarray(self._injected[:, self._now - 1])
 
     def state(self, variable: str) -> Array:
         return self._u if variable == "u" else self._v
@@ -126,14 +138,12 @@ class _FixedCell:
 
 
 class FixedEngine:
-    """Runs a QNetwork. x: (samples, steps, *input shape), binary.
-
-    A network that came as integers with direct input (see Network.grid) takes whole numbers.
-    """
+    """Runs a QNetwork. x: (samples, steps, *input shape), binary; analogue for direct coding."""
 
     def __init__(self, qnet: QNetwork) -> None:
         self.qnet = qnet
         self._cells: list[_FixedCell] = []
+        self._injected: dict[str, Array] = {}
         self._reach: dict[str, Array] = {}
         self._loop = Loop(qnet.network, self._cell)
         for population in qnet.computing():
@@ -145,31 +155,44 @@ class FixedEngine:
             self._reach[population.name] = reach
 
     def _cell(self, name: str, samples: int) -> _FixedCell:
-        cell = _FixedCell(self.qnet, name, samples, self._reach[name])
+        injected = self._injected.get(name)
+        cell = _FixedCell(self.qnet, name, samples, self._reach[name], injected)
         self._cells.append(cell)
         return cell
 
-    def run(self, x: Array, record: Record = "output") -> Trace:
+    def run(self, x: Inputs, record: Record = "output") -> Trace:
         """Return the trace of a batch; every sample starts from the initial state.
 
-        Raises InputError for values other than 0 and 1: integers take spikes.
+        Raises InputError for values other than 0 and 1 where the network takes spikes.
         """
-        graded = self.qnet.real.grid is not None and self.qnet.real.coding.kind == "direct"
-        if graded and not bool(np.all(np.asarray(x) == np.rint(x))):
-            raise InputError(
-                f"the {self.qnet.arithmetic.name} integers take whole numbers, and x holds others",
-                hint="scale and round x first, as the network was trained with",
-            )
-        if not graded and not bool(np.all((x == 0) | (x == 1))):
-            raise InputError(
-                f"the {self.qnet.arithmetic.name} integers take spikes, and x holds other values",
-                hint="encode x first: with rate coding, or as events of 0 and 1",
-            )
+        qnet = self.qnet
+        if qnet.real.coding.kind != "direct":
+            for values in by_input(qnet.network, x).values():
+                self._check_spikes(values)
+        elif qnet.levels:
+            x = graded_input(qnet, x)
+        elif qnet.real.grid is not None:
+            for values in by_input(qnet.network, x).values():
+                self._check_whole(values)
+        self._injected = injected_currents(qnet, x) if qnet.injections else {}
         self._cells.clear()
         trace = self._loop.run(x, record)
         overflows = {
             "saturated": sum(cell.saturated for cell in self._cells),
             "wrapped": sum(cell.wrapped for cell in self._cells),
         }
-        output = self.qnet.readout_values(trace.output)
-        return replace(trace, output=output, overflows=overflows)
+        return replace(trace, output=qnet.readout_values(trace.output), overflows=overflows)
+
+    def _check_whole(self, values: Array) -> None:
+        if not bool(np.all(np.asarray(values) == np.rint(values))):
+            raise InputError(
+                f"the {self.qnet.arithmetic.name} integers take whole numbers, and x holds others",
+                hint="scale and round x first, as the network was trained with",
+            )
+
+    def _check_spikes(self, values: Array) -> None:
+        if not bool(np.all((values == 0) | (values == 1))):
+            raise InputError(
+                f"the {self.qnet.arithmetic.name} integers take spikes, and x holds other values",
+                hint="encode x first: with rate coding, or as events of 0 and 1",
+            )

@@ -51,6 +51,11 @@ def by_input(network: Network, x: T | Mapping[str, T]) -> Mapping[str, T]:
     return x if isinstance(x, Mapping) else {network.inputs[0]: x}
 
 
+def only_input(network: Network, x: Inputs) -> Array:
+    """Return the values of the network's only input; InputError where it has several."""
+    return by_input(network, x)[network.input_population.name]
+
+
 def check_input(network: Network, x: Inputs) -> dict[str, Array]:
     """Return each input population's values as (samples, steps, n).
 

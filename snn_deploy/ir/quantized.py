@@ -38,8 +38,10 @@ class Arithmetic:
     decay_form: "keep" (x * (2^12 - d) >> 12) or "loss" (x - (x * d >> 12)).
     decay_rounding: "zero" or "floor". threshold_shift, bias_shift: the stored value's left
     shift into the state's unit. threshold_bits unsigned, bias_bits signed.
-    resets: kinds the target has; zero_reset_only: v_reset must be 0.
+    resets: kinds the target has.
     hop_steps: latency per synapse layer. max_delay_steps: most extra steps a projection has.
+    analogue: whether values other than spikes can enter (see QNetwork). initial_state: whether a
+    membrane can start elsewhere than at 0.
     """
 
     name: str
@@ -60,9 +62,10 @@ class Arithmetic:
     bias_bits: int
     bias_shift: int
     resets: tuple[str, ...]
-    zero_reset_only: bool
     hop_steps: int
     max_delay_steps: int
+    analogue: bool
+    initial_state: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,14 +116,16 @@ class TensorReport:
 class Injection:
     """Currents of analogue input that the host computes and adds to membranes in every step.
 
-    projections: of the real network, by name. keep: what a synaptic current keeps in a step, (N,),
-    None without one. constant: bias and leak, (N,), in units of current. scale: bias units (see
-    Arithmetic.bias_shift) per unit of current.
+    projections: of the real network, by name. bias: what adds to them, (N,). keep: what a synaptic
+    current keeps of itself in a step, (N,), None without one. leak: what reaches the membrane all
+    the same, (N,). Both are in units of current; scale: bias units (see Arithmetic.bias_shift) per
+    unit of current.
     """
 
     projections: tuple[str, ...]
+    bias: Array
     keep: Array | None
-    constant: Array
+    leak: Array
     scale: float
 
 
@@ -151,9 +156,13 @@ class QNetwork:
         An integer membrane is divided by its neuron's gain. Where gains differ, so do the units of
         the membranes, and the host that reads them multiplies each by its gain again.
         """
-        output = self.real.output_population
         if self.real.readout.kind not in MEMBRANE_READOUTS:
             return values
-        step = self.real.step_of(output.name)
-        gain = per_neuron(step.gain_u, output.shape) * per_neuron(step.gain_v, output.shape)
+        gains = [
+            per_neuron(step.gain_u, shape) * per_neuron(step.gain_v, shape)
+            for step, shape in (
+                (self.real.step_of(name), self.real.shapes[name]) for name in self.real.outputs
+            )
+        ]
+        gain = np.concatenate(gains)
         return values if bool(np.all(gain == gain[0])) else values * gain

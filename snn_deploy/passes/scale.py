@@ -50,6 +50,12 @@ def real_weights(projection: Projection) -> Array:
     return value
 
 
+def bits_of(projection: Projection, arithmetic: Arithmetic, bits: int) -> int:
+    """Return the bits of a projection's weights: those asked for, if they are learned."""
+    fixed = projection.helper or learned_of(projection) is None
+    return arithmetic.weight_bits if fixed else bits
+
+
 def is_mixed(weights: Array) -> bool:
     """Return whether weights of both signs are present."""
     return bool(np.any(weights > 0)) and bool(np.any(weights < 0))
@@ -68,7 +74,10 @@ def choose_scale(
     expected: how far the state goes, in units of current.
     """
     tensors = [real_weights(projection) for projection in fan_in]
-    grids = [weight_grid(arithmetic, bits, mixed=is_mixed(w)) for w in tensors]
+    grids = [
+        weight_grid(arithmetic, bits_of(p, arithmetic, bits), mixed=is_mixed(w))
+        for p, w in zip(fan_in, tensors, strict=True)
+    ]
     largest = [float(np.max(np.abs(w), initial=0.0)) for w in tensors]
     # Without a weight, only bias and threshold bound the unit: as if the largest weight were 1.
     _, top = weight_grid(arithmetic, bits, mixed=False)

@@ -271,9 +271,10 @@ INT16 = Arithmetic(
     bias_bits=16,
     bias_shift=0,
     resets=("value", "subtract"),
-    zero_reset_only=False,
     hop_steps=0,
     max_delay_steps=63,
+    analogue=False,
+    initial_state=False,
 )
 ONE = np.asarray(1.0)
 

@@ -14,8 +14,8 @@ from snn_deploy.backends.loihi.job import (
     JobPopulation,
     LavaJob,
     SparseJob,
-    check_job,
 )
+from snn_deploy.backends.loihi.job_check import check_job
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 from snn_deploy.ir.synapses import Csr
 
@@ -267,7 +267,7 @@ def test_free_sparse_weights_have_the_limits_of_a_convolution():
 
 
 def test_the_drive_of_sparse_rows_is_bounded(monkeypatch):
-    monkeypatch.setattr("snn_deploy.backends.loihi.job.MAX_INPUT", 1000)
+    monkeypatch.setattr("snn_deploy.backends.loihi.job_check.MAX_INPUT", 1000)
     check_job(sparse([[250, -254, 250], [0, 0, 0]], weight_exp=1))
     error = refused(sparse([[0, 0, 0], [252, -254, 250]], weight_exp=1), UnsupportedError)
     assert error.used == "up to 1004 of 1000"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snn_deploy.backends.base import Program
 from snn_deploy.bridges.peers import peer
-from snn_deploy.ir.arrays import Array
+from snn_deploy.engine.loop import Inputs
 from snn_deploy.ir.trace import Trace
 
 
@@ -21,6 +21,6 @@ class NorseOracle:
         """Return norse's version and torch's; MissingDependencyError without them."""
         return peer("norse").version()
 
-    def run(self, program: Program, x: Array) -> Trace:
+    def run(self, program: Program, x: Inputs) -> Trace:
         """Return norse's spikes and v of every population."""
         return peer("norse").run(program.real, x)

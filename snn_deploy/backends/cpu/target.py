@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
-from snn_deploy.engine.loop import Record
-from snn_deploy.ir.arrays import Array
+from snn_deploy.engine.loop import Inputs, Record
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
@@ -51,7 +50,7 @@ class CpuTarget:
             target=self.name, real=network, qnet=qnet, payload=network, device=options.device
         )
 
-    def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
+    def run(self, program: Program, x: Inputs, record: Record = "output") -> Trace:
         """Run the float engine, or another target's integers if the program has them."""
         from snn_deploy.engine.event import EventEngine
         from snn_deploy.engine.fixed import FixedEngine

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from snn_deploy.backends.fpga.layout import Settings
     from snn_deploy.backends.fpga.program import FpgaProgram
     from snn_deploy.device.usage import Usage
-    from snn_deploy.engine.loop import Record
+    from snn_deploy.engine.loop import Inputs, Record, only_input
 
 #: Setting -> (what it is, least, most).
 SETTINGS: dict[str, tuple[str, int, int]] = {
@@ -95,7 +95,7 @@ class FpgaTarget:
         payload = build(qnet, settings(options.settings))
         return Program(target=self.name, real=network, qnet=qnet, payload=payload, device=device)
 
-    def run(self, program: Program, x: Array, record: str = "output") -> Trace:
+    def run(self, program: Program, x: Inputs, record: str = "output") -> Trace:
         """Run what the memory images hold; counts memory accesses and cycles too.
 
         timing: "cycles" per sample; "cycles/<population>" and "cycles/<population>/<part>" per
@@ -107,6 +107,7 @@ class FpgaTarget:
 
         qnet = program.qnet
         assert qnet is not None
+        x = only_input(program.real, x)
         if not bool(np.all((x == 0) | (x == 1))):
             raise InputError(
                 "the accelerator takes spikes, and the input holds other values than 0 and 1",

@@ -45,7 +45,9 @@ def side_by_side(job: LavaJob) -> LavaJob:
         inputs=tuple(_input(source, copies) for source in job.inputs),
         populations=tuple(_population(p, copies) for p in job.populations),
         projections=tuple(
-            replace(sparse, weight=_blocks(sparse.weight, copies))
+            replace(
+                sparse, weight=_blocks(sparse.weight, copies), delay=_tiled(sparse.delay, copies)
+            )
             for sparse in (_sparse(p, shapes) for p in job.projections)
         ),
     )
@@ -64,26 +66,37 @@ def one_by_one(recorded: Array, job: LavaJob) -> Array:
     return adopt(apart.reshape(rows * copies, steps, -1)[: job.samples])
 
 
-def _input(source: JobInput, copies: int) -> JobInput:
-    samples, steps, n = source.spikes.shape
+def _beside(values: Array, copies: int) -> Array:
+    """Return (samples, steps, n) as (rows, steps, copies * n)."""
+    samples, steps, n = values.shape
     rows = math.ceil(samples / copies)
-    spikes = np.zeros((rows * copies, steps, n), np.uint8)
-    spikes[:samples] = source.spikes
-    beside = spikes.reshape(rows, copies, steps, n).swapaxes(1, 2)
-    return replace(source, shape=(copies * n,), spikes=beside.reshape(rows, steps, copies * n))
+    full = np.zeros((rows * copies, steps, n), values.dtype)
+    full[:samples] = values
+    return full.reshape(rows, copies, steps, n).swapaxes(1, 2).reshape(rows, steps, copies * n)
+
+
+def _tiled(value: int | IntArray, copies: int) -> int | IntArray:
+    return np.tile(value, copies) if np.ndim(value) else value
+
+
+def _input(source: JobInput, copies: int) -> JobInput:
+    spikes = _beside(source.spikes, copies)
+    return replace(source, shape=(spikes.shape[2],), spikes=spikes)
 
 
 def _population(population: JobPopulation, copies: int) -> JobPopulation:
-    def tiled(value: int | IntArray) -> int | IntArray:
-        return np.tile(value, copies) if np.ndim(value) else value
-
+    currents = population.currents
     return replace(
         population,
         shape=(copies * math.prod(population.shape),),
-        du=tiled(population.du),
-        dv=tiled(population.dv),
-        vth=tiled(population.vth),
-        bias=None if population.bias is None else tiled(population.bias),
+        du=_tiled(population.du, copies),
+        dv=_tiled(population.dv, copies),
+        vth=_tiled(population.vth, copies),
+        bias=None if population.bias is None else _tiled(population.bias, copies),
+        currents=None if currents is None else _beside(currents, copies),
+        v_reset=_tiled(population.v_reset, copies),
+        reset_amount=_tiled(population.reset_amount, copies),
+        v_init=_tiled(population.v_init, copies),
     )
 
 
@@ -99,6 +112,7 @@ def _sparse(
             weight=Csr.from_dense(projection.weight),
             weight_exp=projection.weight_exp,
             delay=projection.delay,
+            graded=projection.graded,
         )
     from snn_deploy.engine.operators import matrix
 
@@ -117,7 +131,14 @@ def _sparse(
         data=adopt(entries.data.astype(np.int32)),
         shape=(entries.shape[0], entries.shape[1]),
     )
-    return SparseJob(pre=projection.pre, post=projection.post, weight=weight, free=True)
+    return SparseJob(
+        pre=projection.pre,
+        post=projection.post,
+        weight=weight,
+        weight_exp=projection.weight_exp,
+        free=True,
+        graded=projection.graded,
+    )
 
 
 def _blocks(weight: Csr, copies: int) -> Csr:

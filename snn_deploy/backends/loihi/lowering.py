@@ -16,6 +16,7 @@ from snn_deploy.backends.loihi.program import (
     LoihiSynapses,
     integer_csr,
 )
+from snn_deploy.device.model import Device
 from snn_deploy.engine.operators import chain_matrix
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array, adopt
@@ -37,10 +38,14 @@ from snn_deploy.ir.synapses import (
 from snn_deploy.passes.scale import is_mixed, weight_grid
 
 _MOST_BITS = LOIHI.weight_bits
+PAYLOAD_BITS = 24
 
 
-def lower(qnet: QNetwork) -> LoihiProgram:
-    """Return the Loihi program of a quantized network; located errors for what has no form."""
+def lower(qnet: QNetwork, device: Device) -> LoihiProgram:
+    """Return the Loihi program of a quantized network; located errors for what has no form.
+
+    device: whether its neurons can be programmed and its spikes carry values.
+    """
     network = qnet.network
     plan = schedule(network)
     depth = depths(network)
@@ -55,7 +60,44 @@ def lower(qnet: QNetwork) -> LoihiProgram:
         for name in plan.order
         if name not in network.inputs
     )
-    return LoihiProgram(populations=populations, synapses=tuple(synapses), network=network)
+    if qnet.levels:
+        synapses = [_graded(s) if s.pre in qnet.levels else s for s in synapses]
+    program = LoihiProgram(populations=populations, synapses=tuple(synapses), network=network)
+    found = device.limits.get("programmable_neurons")
+    if found is None or not found.value:
+        _check_fixed_neurons(program, device)
+    return program
+
+
+def _graded(synapses: LoihiSynapses) -> LoihiSynapses:
+    return replace(synapses, payload_bits=PAYLOAD_BITS)
+
+
+def _check_fixed_neurons(program: LoihiProgram, device: Device) -> None:
+    """Raise for what only programmable neurons and graded spikes can do."""
+    network = program.network
+    for population in program.populations:
+        if population.programmed:
+            what = (
+                "resets by subtraction"
+                if population.reset == "subtract"
+                else "starts at another membrane than 0"
+                if bool(np.any(population.v_init))
+                else "resets to another value than 0"
+            )
+            raise UnsupportedError(
+                f"a neuron {what}, and those of {device.name} reset to 0 and start at 0",
+                where=network.where(population.name),
+                hint="train with value reset at 0 (reset='value', v_reset=0), or use a "
+                "programmable neuron: --device loihi2 (simulator only)",
+            )
+    for synapses in program.synapses:
+        if synapses.payload_bits:
+            raise UnsupportedError(
+                f"the spikes of {device.name} carry no values",
+                where=network.where(synapses.name),
+                hint="let the host inject the currents (--analogue bias), or use --device loihi2",
+            )
 
 
 def _int(value: Array) -> int | Array:

@@ -75,6 +75,7 @@ def line(program: LoihiProgram) -> tuple[LoihiSynapses, ...]:
 
 def net_file(program: LoihiProgram) -> bytes:
     """Return lava-dl's ``.net``; UnsupportedError, located, for what netx would not run as is."""
+    _check_neurons(program)
     layers: list[NetxLayer] = []
     flat = False
     for synapses in line(program):
@@ -98,6 +99,27 @@ def net_file(program: LoihiProgram) -> bytes:
             )
         )
     return netx_bytes(program.network.input_population.shape, tuple(layers))
+
+
+def _check_neurons(program: LoihiProgram) -> None:
+    for population in program.populations:
+        where = program.network.where(population.name)
+        if population.programmed:
+            what = "netx has no neuron that resets to anything but 0"
+        elif population.injected:
+            what = "netx files have no place for currents that the host injects"
+        else:
+            continue
+        raise UnsupportedError(what, where=where, hint=_NO_FILE_NEEDED)
+    for synapses in program.synapses:
+        where = program.network.where(synapses.name)
+        if synapses.exponent or synapses.payload_bits:
+            what = "netx files have no weight exponents and no graded spikes"
+        elif np.any(synapses.delay_steps):
+            what = "netx files of ours have no delays"
+        else:
+            continue
+        raise UnsupportedError(what, where=where, hint=_NO_FILE_NEEDED)
 
 
 def _check_dense(operator: Csr, where: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from snn_deploy.backends.base import Program
-from snn_deploy.backends.loihi.job import check_job
+from snn_deploy.backends.loihi.job_check import check_job
 from snn_deploy.backends.loihi.netx_job import netx_job
 from snn_deploy.backends.loihi.oracle import DEFAULT_TIMEOUT_S, job_of, trace_of
 from snn_deploy.backends.loihi.program import LoihiProgram
+from snn_deploy.engine.loop import Inputs, only_input
 from snn_deploy.errors import MissingDependencyError
-from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.trace import Trace
 
 
@@ -44,7 +44,7 @@ class NetxOracle:
             f"on Python {versions['python']}"
         )
 
-    def run(self, program: Program, x: Array) -> Trace:
+    def run(self, program: Program, x: Inputs) -> Trace:
         """Return netx's u, v and spikes of every population, aligned sample by sample.
 
         Raises UnsupportedError, located, where netx would not run the program as it is.
@@ -52,6 +52,6 @@ class NetxOracle:
         from snn_deploy.backends.loihi.process import run_job
 
         loihi: LoihiProgram = program.payload
-        job = netx_job(loihi, x)
-        check_job(job_of(loihi, x))  # the limits of Lava's models hold here too
+        job = netx_job(loihi, only_input(program.real, x))
+        check_job(job_of(program, x))  # the limits of Lava's models hold here too
         return trace_of(program, x, run_job(job, timeout_s=self.timeout_s))

@@ -3,51 +3,107 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from snn_deploy.backends.base import Program
 from snn_deploy.backends.loihi.job import (
     ConvJob,
-    DenseJob,
     JobInput,
     JobPopulation,
     LavaJob,
+    SparseJob,
 )
-from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses, delay_table, lava_form
+from snn_deploy.backends.loihi.program import (
+    LoihiPopulation,
+    LoihiProgram,
+    LoihiSynapses,
+    lava_form,
+)
+from snn_deploy.engine.host import graded_input, injected_currents
+from snn_deploy.engine.loop import Inputs, by_input
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS
-from snn_deploy.ir.synapses import Csr, Shape
+from snn_deploy.ir.synapses import Conv2d, Csr, Shape
 from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
     from snn_deploy.backends.loihi.process import JobResult
 
 DEFAULT_TIMEOUT_S = 600.0
+_MOST_STORED = 4_000_000  # weights of all copies of the network in one Lava run
 
 
-def job_of(program: LoihiProgram, x: Array) -> LavaJob:
-    """Return the Lava job for spikes (samples, steps, *input shape)."""
-    name = program.network.inputs[0]
-    shape = _layout(program.network.shapes[name])
-    spikes = np.ascontiguousarray(x.reshape(*x.shape[:2], -1), dtype=np.uint8)
-    return LavaJob(
-        inputs=(JobInput(name=name, shape=shape, spikes=spikes),),
-        populations=tuple(
-            JobPopulation(
-                name=p.name,
-                shape=_layout(p.shape),
-                depth=p.depth,
-                du=p.du,
-                dv=p.dv,
-                vth=p.vth,
-                bias=p.bias,
-            )
-            for p in program.populations
+def job_of(program: Program, x: Inputs) -> LavaJob:
+    """Return the Lava job for samples (samples, steps, *input shape), by input where several."""
+    loihi: LoihiProgram = program.payload
+    qnet = program.qnet
+    assert qnet is not None
+    currents = injected_currents(qnet, x) if qnet.injections else {}
+    values = graded_input(qnet, x) if qnet.levels else by_input(qnet.network, x)
+    fed = {s.pre for s in loihi.synapses}
+    job = LavaJob(
+        inputs=tuple(
+            _input(name, qnet.network.shapes[name], values[name], graded=bool(qnet.levels))
+            for name in qnet.network.inputs
+            if name in fed
         ),
-        projections=tuple(_projection(s) for s in program.synapses),
+        populations=tuple(_population(p, currents.get(p.name)) for p in loihi.populations),
+        projections=tuple(_projection(s) for s in loihi.synapses),
+        gap=_longest_wait(loihi),
     )
+    return replace(job, side_by_side=_copies(loihi, job.samples))
+
+
+def _longest_wait(program: LoihiProgram) -> int:
+    """Return by how many of its steps a spike may act late: delays and loops of the network."""
+    late = {p.name: p.depth for p in program.populations}
+    return max(
+        (
+            int(np.max(s.delay_steps, initial=0)) + 1 + late.get(s.pre, 0) - late[s.post]
+            for s in program.synapses
+        ),
+        default=0,
+    )
+
+
+def _input(name: str, shape: Shape, values: Array, *, graded: bool) -> JobInput:
+    flat: Any = np.ascontiguousarray(
+        values.reshape(*values.shape[:2], -1), dtype=np.int32 if graded else np.uint8
+    )
+    return JobInput(name=name, shape=_layout(shape), spikes=flat, graded=graded)
+
+
+def _population(population: LoihiPopulation, currents: Array | None) -> JobPopulation:
+    return JobPopulation(
+        name=population.name,
+        shape=_layout(population.shape),
+        depth=population.depth,
+        du=population.du,
+        dv=population.dv,
+        vth=population.vth,
+        bias=population.bias,
+        currents=None if currents is None else currents.astype(np.int32),
+        reset=population.reset,
+        v_reset=population.v_reset,
+        reset_amount=population.reset_amount,
+        v_init=population.v_init,
+    )
+
+
+def _copies(program: LoihiProgram, samples: int) -> int:
+    """Return how many samples run side by side: as many as keep Lava's matrices small."""
+    from snn_deploy.engine.operators import nonzero_fan_out
+
+    stored = sum(
+        int(nonzero_fan_out(s.operator, s.in_shape).sum())
+        if isinstance(s.operator, Conv2d)
+        else s.operator.data.size
+        for s in program.synapses
+    )
+    return max(1, min(samples, _MOST_STORED // max(stored, 1)))
 
 
 def _layout(shape: Shape) -> Shape:
@@ -57,23 +113,29 @@ def _layout(shape: Shape) -> Shape:
     return shape if len(shape) in (1, 3) else (math.prod(shape),)
 
 
-def _projection(synapses: LoihiSynapses) -> DenseJob | ConvJob:
+def _projection(synapses: LoihiSynapses) -> SparseJob | ConvJob:
     operator = lava_form(synapses)
+    ends: dict[str, Any] = {
+        "pre": synapses.pre,
+        "post": synapses.post,
+        "graded": synapses.payload_bits > 0,
+    }
     if isinstance(operator, Csr):
-        return DenseJob(
-            pre=synapses.pre,
-            post=synapses.post,
-            weight=operator.to_dense(),
-            delay=delay_table(synapses),
+        return SparseJob(
+            weight=operator,
+            weight_exp=synapses.exponent,
+            delay=synapses.delay_steps,
+            free=isinstance(synapses.operator, Conv2d),
+            **ends,
         )
     return ConvJob(
-        pre=synapses.pre,
-        post=synapses.post,
         weight=operator.weight,
+        weight_exp=synapses.exponent,
         stride=operator.stride,
         padding=(operator.padding[0], operator.padding[2]),
         dilation=operator.dilation,
         groups=operator.groups,
+        **ends,
     )
 
 
@@ -93,24 +155,24 @@ class LavaOracle:
         versions = require().versions
         return f"lava-nc {versions['lava-nc']} on Python {versions['python']}"
 
-    def run(self, program: Program, x: Array) -> Trace:
+    def run(self, program: Program, x: Inputs) -> Trace:
         """Return Lava's u, v and spikes of every population, aligned sample by sample."""
         from snn_deploy.backends.loihi.process import run_job
 
-        job = job_of(program.payload, x)
-        return trace_of(program, x, run_job(job, timeout_s=self.timeout_s))
+        return trace_of(program, x, run_job(job_of(program, x), timeout_s=self.timeout_s))
 
 
-def trace_of(program: Program, x: Array, result: JobResult) -> Trace:
-    """Return what Lava recorded for spikes ``x`` as a trace of the program."""
+def trace_of(program: Program, x: Inputs, result: JobResult) -> Trace:
+    """Return what Lava recorded for samples ``x`` as a trace of the program."""
     loihi: LoihiProgram = program.payload
     assert program.qnet is not None
-    lead = tuple(x.shape[:2])
+    given = by_input(loihi.network, x)
+    samples, steps = next(iter(given.values())).shape[:2]
     spikes: dict[str, Array] = {}
     states: dict[str, dict[str, Array]] = {}
     for population in loihi.populations:
         record = result.recordings[population.name]
-        shape = (*lead, *population.shape)
+        shape = (samples, steps, *population.shape)
         spikes[population.name] = record.spikes.reshape(shape)
         assert record.u is not None
         assert record.v is not None
@@ -118,17 +180,16 @@ def trace_of(program: Program, x: Array, result: JobResult) -> Trace:
             "u": record.u.reshape(shape),
             "v": record.v.reshape(shape),
         }
-    output = loihi.network.output_population.name
     membrane = loihi.network.readout.kind in MEMBRANE_READOUTS
-    values = states[output]["v"] if membrane else spikes[output]
+    read = [states[n]["v"] if membrane else spikes[n] for n in loihi.network.outputs]
+    output = np.concatenate([values.reshape(samples, steps, -1) for values in read], axis=2)
     return Trace(
-        output=program.qnet.readout_values(values.reshape(*lead, -1)),
+        output=program.qnet.readout_values(output),
         counts={
-            n: np.count_nonzero(s, axis=(0, 1)).reshape(-1)
-            for n, s in {loihi.network.inputs[0]: x, **spikes}.items()
+            n: np.count_nonzero(s, axis=(0, 1)).reshape(-1) for n, s in {**given, **spikes}.items()
         },
-        samples=lead[0],
-        steps=lead[1],
+        samples=samples,
+        steps=steps,
         spikes=spikes,
         states=states,
     )

@@ -20,7 +20,8 @@ import numpy as np
 from snn_deploy.backends.loihi import environment as lava_environment
 from snn_deploy.backends.loihi.batch import one_by_one, side_by_side
 from snn_deploy.backends.loihi.environment import WORKER, LavaEnvironment
-from snn_deploy.backends.loihi.job import ConvJob, JobInput, LavaJob, SparseJob, check_job
+from snn_deploy.backends.loihi.job import ConvJob, JobInput, JobPopulation, LavaJob, SparseJob
+from snn_deploy.backends.loihi.job_check import check_job
 from snn_deploy.backends.loihi.netx_job import NetxJob
 from snn_deploy.errors import ExternalToolError, OutputError
 
@@ -118,6 +119,7 @@ def _write_job(job: LavaJob | NetxJob, folder: Path, tag: str) -> None:
         "samples": job.samples,
         "steps": job.steps,
         "run_steps": job.run_steps,
+        "gap": 0 if isinstance(job, NetxJob) else job.gap,
         **(_write_net(job, folder) if isinstance(job, NetxJob) else _write_network(job, folder)),
     }
     (folder / "job.json").write_text(json.dumps(description))
@@ -159,19 +161,25 @@ def _write_network(job: LavaJob, folder: Path) -> dict[str, Any]:
         _write_spikes(source, folder / entry["file"])
         description["inputs"].append(entry)
     files = {name: _record_files(i, job.record) for i, name in enumerate(job.names)}
-    for population in job.populations:
+    for i, population in enumerate(job.populations):
         entry = {
             "name": population.name,
             "shape": population.shape,
             "depth": population.depth,
             "bias_exp": population.bias_exp,
             "files": files.get(population.name, {}),
+            "currents": _write_currents(population, folder / f"currents{i}.npy"),
+            "program": None,
         }
         for parameter in ("du", "dv", "vth", "bias"):
             entry[parameter] = keep(getattr(population, parameter))
+        if population.programmed:
+            names = ("v_reset", "reset_amount", "v_init")
+            values = {name: keep(getattr(population, name)) for name in names}
+            entry["program"] = {"reset": population.reset, **values}
         description["populations"].append(entry)
     for projection in job.projections:
-        entry = {"pre": projection.pre, "post": projection.post}
+        entry = {"pre": projection.pre, "post": projection.post, "graded": projection.graded}
         if isinstance(projection, SparseJob):
             entry |= {
                 "kind": "sparse",
@@ -182,10 +190,8 @@ def _write_network(job: LavaJob, folder: Path) -> dict[str, Any]:
             }
         else:
             entry["weight"] = keep(projection.weight)
-        if not isinstance(projection, ConvJob):
-            entry |= {"weight_exp": projection.weight_exp, "delay": projection.delay}
-            entry.setdefault("kind", "dense")
-        else:
+        entry["weight_exp"] = projection.weight_exp
+        if isinstance(projection, ConvJob):
             entry |= {
                 "kind": "conv",
                 "stride": projection.stride,
@@ -193,9 +199,20 @@ def _write_network(job: LavaJob, folder: Path) -> dict[str, Any]:
                 "dilation": projection.dilation,
                 "groups": projection.groups,
             }
+        else:
+            entry["delay"] = keep(projection.delay)
+            entry.setdefault("kind", "dense")
         description["projections"].append(entry)
     np.savez(folder / "job.npz", **arrays)
     return description
+
+
+def _write_currents(population: JobPopulation, path: Path) -> str | None:
+    """Write the currents of a population, if it has any, and return the file's name."""
+    if population.currents is None:
+        return None
+    np.save(path, population.currents.reshape(-1, population.currents.shape[2]))
+    return path.name
 
 
 def _record_files(index: int, record: str) -> dict[str, str]:

@@ -13,9 +13,8 @@ from snn_deploy.backends.loihi.decode import decode
 from snn_deploy.backends.loihi.lowering import lower
 from snn_deploy.backends.loihi.mapping import Mapping, place, usage
 from snn_deploy.backends.loihi.program import LoihiProgram
-from snn_deploy.engine.loop import Record
+from snn_deploy.engine.loop import Inputs, Record
 from snn_deploy.errors import UnsupportedError
-from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
@@ -50,30 +49,25 @@ class LoihiTarget:
         """Return what can be lowered."""
         return (
             ("Linear, Affine", "dense synapses, sparse in memory; weights on Loihi's 8-bit grid"),
-            ("Conv2d", "convolution; with asymmetric padding or a delay, sparse synapses"),
-            ("Conv1d", "sparse synapses"),
+            ("Conv1d, Conv2d", "convolution, kernels shared where the chip can"),
             ("SumPool2d, AvgPool2d", "fused into the convolution or dense layer that follows"),
             ("max pooling", "on spikes only: grouped convolution and a threshold population"),
             ("batch norm, scales", "folded into weights and biases"),
-            ("LIF, IF, LI, CubaLIF", "reset to 0; decays in 1/4096 per step"),
-            ("bias", "13 bits, in weight units; not into a CubaLIF"),
-            ("skip paths", "aligned by synaptic delays of up to 62 steps"),
-            ("rate or event input", "analogue (direct) input is refused"),
-            ("recurrence, delays", "refused"),
+            ("LIF, IF, CubaLIF, LI, CubaLI, I", "decays in 1/4096 per step, per neuron if need be"),
+            ("reset", "to 0; to other values, or by subtraction, on loihi2 (simulator only)"),
+            ("v_init", "0; others on loihi2 (simulator only)"),
+            ("bias", "13 bits, in weight units; into a synaptic current from a neuron that fires"),
+            ("delays", "per synapse, up to 62 steps with those that align paths"),
+            ("recurrence", "loops whose delays are as long as their hops"),
+            ("rate or event input", "spikes from the host"),
+            ("direct input", "--analogue bias: the host injects currents; graded: loihi2 spikes"),
         )
 
     def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
         """Return populations, synapses and cores; located errors for what has no form."""
         assert qnet is not None
         assert options.device is not None
-        if network.coding.kind == "direct":
-            raise UnsupportedError(
-                "the loihi target takes spikes, and this network takes analogue input",
-                where=network.where(network.inputs[0]),
-                hint="encode the input as spikes: --coding rate or events, and train it so; "
-                "integers of a .net file run with --target cpu --arithmetic loihi",
-            )
-        payload = lower(qnet)
+        payload = lower(qnet, options.device)
         return Program(
             target=self.name, real=network, qnet=qnet, payload=payload, device=options.device
         )
@@ -83,7 +77,7 @@ class LoihiTarget:
         # Run, usage and write all ask, and placing a large network takes seconds.
         return once(program, "placement", lambda: place(program.payload, program.device))
 
-    def run(self, program: Program, x: Array, record: Record = "output") -> Trace:
+    def run(self, program: Program, x: Inputs, record: Record = "output") -> Trace:
         """Run what the program holds on the integer engine."""
         from snn_deploy.engine.fixed import FixedEngine
 

@@ -2,8 +2,8 @@
 
 Images are (C, H, W) in the job and (W, H, C) in Lava, whose Conv is a true convolution:
 kernels are flipped and transposed, dense weights permuted, recordings transposed back.
-A population of depth d handles step k of sample s at Lava's step s*steps + k + 1 + d (Lava
-counts from 1), so it is reset when t % steps == (1 + d) % steps.
+A population of depth d handles step k of sample s at Lava's step s*(steps + gap) + k + 1 + d (Lava
+counts from 1), so it is reset when t % (steps + gap) == (1 + d) % (steps + gap).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
 from lava.proc.sparse.process import DelaySparse, Sparse  # noqa: E402
 from lava.utils.weightutils import SignMode  # noqa: E402
 
-from .processes.recorded import RecordedLif, SpikeFile  # noqa: E402
+from .processes.recorded import RecordedLif, SpikeFile, Tie  # noqa: E402
+from .programmable.neuron import ProgrammedLif  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     Fail = Callable[[str], NoReturn]
 
 MAX_GROUPS = 127  # Lava keeps the number of groups as int8
+GRADED_BITS = 24
 
 
 def versions() -> dict[str, str]:
@@ -100,29 +102,15 @@ def run(folder: Path, fail: Fail) -> None:
 def _build(job: Entry, arrays: Arrays, folder: Path) -> Any:
     """Return one Process of the connected network."""
     nodes = {}
-    rows = job["samples"] * job["steps"]
     for entry in job["inputs"]:
-        path = folder / entry["file"]
         nodes[entry["name"]] = SpikeFile(
-            shape=_lava_shape(entry["shape"]), path=str(path), name=entry["name"]
+            shape=_lava_shape(entry["shape"]),
+            path=str(folder / entry["file"]),
+            window=_window(job, 1),
+            name=entry["name"],
         )
     for entry in job["populations"]:
-        shape = entry["shape"]
-        offset = 1 + entry["depth"]
-        nodes[entry["name"]] = RecordedLif(
-            shape=_lava_shape(shape),
-            du=_parameter(entry["du"], arrays, shape),
-            dv=_parameter(entry["dv"], arrays, shape),
-            vth=_parameter(entry["vth"], arrays, shape),
-            bias_mant=_parameter(entry["bias"], arrays, shape),
-            bias_exp=entry["bias_exp"],
-            reset_interval=job["steps"],
-            reset_offset=offset,
-            name=entry["name"],
-            files={kind: str(folder / name) for kind, name in entry["files"].items()},
-            first=offset,
-            count=rows,
-        )
+        nodes[entry["name"]] = _neurons(entry, job, arrays, folder)
     shapes = {e["name"]: e["shape"] for e in (*job["inputs"], *job["populations"])}
     for entry in job["projections"]:
         pre, post = shapes[entry["pre"]], shapes[entry["post"]]
@@ -132,7 +120,55 @@ def _build(job: Entry, arrays: Arrays, folder: Path) -> Any:
         else:
             make = _dense if entry["kind"] == "dense" else _sparse
             _connect_flat(make(entry, weight, arrays, pre, post), entry, nodes, pre, post)
+    _tie(job, nodes)
     return next(iter(nodes.values()))
+
+
+def _window(job: Entry, first: int) -> dict[str, int]:
+    return {"first": first, **{name: job[name] for name in ("samples", "steps", "gap")}}
+
+
+def _neurons(entry: Entry, job: Entry, arrays: Arrays, folder: Path) -> Any:
+    shape, first = entry["shape"], 1 + entry["depth"]
+    currents = entry["currents"]
+    options: dict[str, Any] = {
+        "shape": _lava_shape(shape),
+        "reset_interval": job["steps"] + job["gap"],
+        "reset_offset": first,
+        "bias_exp": entry["bias_exp"],
+        "name": entry["name"],
+        "record": {
+            "window": _window(job, first),
+            "files": {kind: str(folder / name) for kind, name in entry["files"].items()},
+            "currents": None if currents is None else str(folder / currents),
+        },
+    }
+    for name, key in (("du", "du"), ("dv", "dv"), ("vth", "vth"), ("bias_mant", "bias")):
+        options[name] = _parameter(entry[key], arrays, shape)
+    if currents is not None:
+        options["bias_mant"] = np.zeros(_lava_shape(shape), np.int64)
+    if entry["program"] is None:
+        return RecordedLif(**options)
+    program = {
+        name: value if name == "reset" else _parameter(value, arrays, shape)
+        for name, value in entry["program"].items()
+    }
+    return ProgrammedLif(program=program, **options)
+
+
+def _tie(job: Entry, nodes: dict[str, Any]) -> None:
+    """Connect networks that nothing joins: Lava would leave all but one out."""
+    part = {name: {name} for name in nodes}
+    for entry in job["projections"]:
+        joined = part[entry["pre"]] | part[entry["post"]]
+        part |= dict.fromkeys(joined, joined)
+    heads = [entry["name"] for entry in job["populations"]]
+    apart = list({id(part[name]): name for name in heads}.values())
+    for number, (left, right) in enumerate(zip(apart, apart[1:])):  # noqa: B905, RUF007
+        ports = nodes[left].a_in, nodes[right].a_in
+        tie = Tie(left=ports[0].shape, right=ports[1].shape, name=f"tie {number}")
+        tie.to_left.connect(ports[0])
+        tie.to_right.connect(ports[1])
 
 
 def _dense(
@@ -140,8 +176,15 @@ def _dense(
 ) -> Any:
     weight = weight[_lava_order(post_shape)][:, _lava_order(pre_shape)]
     if entry["delay"]:
-        return DelayDense(weights=weight, delays=entry["delay"], weight_exp=entry["weight_exp"])
-    return Dense(weights=weight, weight_exp=entry["weight_exp"])
+        return DelayDense(weights=weight, delays=entry["delay"], **_message(entry))
+    return Dense(weights=weight, **_message(entry))
+
+
+def _message(entry: Entry) -> dict[str, int]:
+    return {
+        "weight_exp": entry["weight_exp"],
+        "num_message_bits": GRADED_BITS if entry["graded"] else 0,
+    }
 
 
 def _sparse(
@@ -149,19 +192,23 @@ def _sparse(
 ) -> Any:
     from scipy.sparse import csr_matrix
 
-    rows = (weight, arrays[entry["indices"]], arrays[entry["indptr"]])
-    matrix = csr_matrix(rows, shape=(math.prod(post_shape), math.prod(pre_shape)))
-    if len(post_shape) == 3 or len(pre_shape) == 3:
-        matrix = matrix[_lava_order(post_shape)][:, _lava_order(pre_shape)]
+    def ordered(values: Weight) -> Any:
+        rows = (values, arrays[entry["indices"]], arrays[entry["indptr"]])
+        matrix = csr_matrix(rows, shape=(math.prod(post_shape), math.prod(pre_shape)))
+        if len(post_shape) == 3 or len(pre_shape) == 3:
+            matrix = matrix[_lava_order(post_shape)][:, _lava_order(pre_shape)]
+        return matrix
+
+    matrix = ordered(weight)
     # Messages of 0 and 1 as numbers: Lava then multiplies, which is faster than to pick columns.
-    options = {"weight_exp": entry["weight_exp"], "num_message_bits": 8}
+    options = {"weight_exp": entry["weight_exp"], "num_message_bits": GRADED_BITS}
     if entry["free"]:
         # 9 bits with a sign: neither clipped within -256..255 nor floored to even.
         options |= {"sign_mode": SignMode.MIXED, "num_weight_bits": 9}
-    if entry["delay"]:
+    delay = _parameter(entry["delay"], arrays, (weight.size,))
+    if np.any(delay):
         # One delay per stored weight: from an integer Lava makes a matrix without zeros.
-        delays = matrix.astype(int)
-        delays.data[:] = entry["delay"]
+        delays = ordered(np.broadcast_to(np.asarray(delay, int), weight.shape).copy())
         return DelaySparse(weights=matrix, delays=delays, **options)
     return Sparse(weights=matrix, **options)
 
@@ -182,7 +229,7 @@ def _connect_flat(
 def _connect_conv(
     entry: Entry, weight: Weight, nodes: dict[str, Any], pre_shape: Shape, post_shape: Shape
 ) -> None:
-    weight, groups = _merge_groups(weight, entry["groups"])
+    weight, groups = _merge_groups(weight << entry["weight_exp"], entry["groups"])
     conv = Conv(
         weight=np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)),
         input_shape=_lava_shape(pre_shape),
@@ -190,6 +237,7 @@ def _connect_conv(
         padding=tuple(entry["padding"][::-1]),
         dilation=tuple(entry["dilation"][::-1]),
         groups=groups,
+        num_message_bits=GRADED_BITS if entry["graded"] else 0,
     )
     if conv.output_shape != _lava_shape(post_shape):
         raise ValueError(f"convolution gives {conv.output_shape}, expected {post_shape}")

@@ -42,16 +42,23 @@ def build(job: Entry, folder: Path) -> tuple[Any, Loihi2SimCfg]:
     layers, files = network.layers, job["files"]
     if len(layers) != len(files):
         raise ValueError(f"netx made {len(layers)} layers of the file, expected {len(files)}")
-    rows = job["samples"] * job["steps"]
+    def window(first: int) -> dict[str, int]:
+        return {"first": first, "samples": job["samples"], "steps": job["steps"], "gap": 0}
+
     for i, (layer, paths) in enumerate(zip(layers, files)):  # noqa: B905 (lengths are equal)
         if type(layer.neuron) is not LIFReset:
             raise TypeError(f"netx made neurons of type {type(layer.neuron).__name__}")
-        layer.neuron.proc_params["record"] = (
-            {kind: str(folder / name) for kind, name in paths.items()},
-            FIRST_ARRIVAL + i,
-            rows,
-        )
-    source = SpikeFile(shape=network.inp.shape, path=str(folder / job["input"]), name="input")
+        layer.neuron.proc_params["record"] = {
+            "window": window(FIRST_ARRIVAL + i),
+            "files": {kind: str(folder / name) for kind, name in paths.items()},
+            "currents": None,
+        }
+    source = SpikeFile(
+        shape=network.inp.shape,
+        path=str(folder / job["input"]),
+        window=window(1),
+        name="input",
+    )
     source.s_out.connect(network.inp)
     config = Loihi2SimCfg(
         select_tag="fixed_pt", exception_proc_model_map={LIFReset: RecordedLifModel}
