@@ -163,6 +163,12 @@ settings_option = click.option(
     callback=_settings,
     help="A setting of the target, see: snn-deploy targets ops TARGET.",
 )
+analogue_option = click.option(
+    "--analogue",
+    type=click.Choice(["bias", "graded"]),
+    default="bias",
+    help="How direct input enters integers: currents that the host injects, or graded spikes.",
+)
 #: The target, its device and its choices.
 target_options = _all(
     click.option(
@@ -176,6 +182,7 @@ target_options = _all(
     device_option,
     bits_option,
     settings_option,
+    analogue_option,
 )
 #: The data set.
 input_options = _all(
@@ -353,6 +360,7 @@ def prepared(
         bits=options.get("bits"),
         device=chosen_device(target, options.get("device")),
         settings={k: v for k, v in (options.get("settings") or {}).items() if k in known} or None,
+        analogue=options.get("analogue") or "bias",
     )
     integers = None if arithmetic in (None, "float") else ARITHMETICS[arithmetic]
     with shown_warnings():

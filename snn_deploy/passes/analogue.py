@@ -95,12 +95,16 @@ def _scaled(network: Network, name: str, level: float) -> Network:
 def _divided(projection: Projection, level: float) -> Projection:
     learned = learned_of(projection)
     if learned is None:
-        scale = Diagonal(scale=np.asarray(1.0 / level))
-        return replace(projection, synapses=(*projection.synapses, scale))
+        whole = next((s for s in projection.synapses if isinstance(s, Diagonal)), None)
+        scale = Diagonal(scale=(1.0 if whole is None else whole.scale) / np.asarray(level))
+        chain = tuple(scale if s is whole else s for s in projection.synapses)
+        return replace(projection, synapses=chain if whole is not None else (*chain, scale))
     weights = adopt(real_weights(projection) / np.asarray(level, real_weights(projection).dtype))
     divided = with_weights(learned, weights, bias_of(learned))
-    chain = tuple(divided if s is learned else s for s in projection.synapses)
-    return replace(projection, synapses=chain)
+    return replace(
+        projection,
+        synapses=tuple(divided if s is learned else s for s in projection.synapses),
+    )
 
 
 def _fills(network: Network, name: str, arithmetic: Arithmetic, bits: int) -> bool:

@@ -83,7 +83,7 @@ def choose_scale(
     _, top = weight_grid(arithmetic, bits, mixed=False)
     scale = min((t / w for (_, t), w in zip(grids, largest, strict=True) if w > 0), default=top)
     step = max((step for step, _ in grids), default=1)
-    unit = _common_unit(tensors)
+    unit = _common_unit(tensors) if tensors else None
     if any(learned_of(projection) is None for projection in fan_in):
         # A relay's weight of one becomes the scale itself, and must be a whole number.
         scale = float(max(1, math.floor(scale)))
@@ -108,6 +108,8 @@ def choose_scale(
     while shift > least and scale * (1 << shift) > most:
         shift -= 1
     room = most / (1 << shift)
+    if not fan_in and room < math.inf:
+        return shift, room
     if scale <= room:
         return shift, scale
     if unit is not None and room * unit >= step:

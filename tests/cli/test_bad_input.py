@@ -152,16 +152,23 @@ def _nan(content):
     content["state"]["fc1.weight"][0, 0] = float("nan")
 
 
-@pytest.mark.parametrize("target", ["loihi", "fpga"])
-def test_direct_coding_where_it_cannot_go(here, target):
-    def change(content):
-        content["graph"]["coding"] = {"kind": "direct", "steps": 4, "seed": 0, "gain": 1.0}
+def _direct(content):
+    content["graph"]["coding"] = {"kind": "direct", "steps": 4, "seed": 0, "gain": 1.0}
 
-    model = edited(here, change)
-    fails(4, "where edited.pt", "hint", "rate", args=run_of(model, target=target))
-    fails(4, "rate", args=("export", model, "-t", target, "-o", "out"))
+
+def test_direct_coding_where_it_cannot_go(here):
+    model = edited(here, _direct)
+    fails(4, "where edited.pt", "hint", "rate", args=run_of(model, target="fpga"))
+    fails(4, "rate", args=("export", model, "-t", "fpga", "-o", "out"))
     assert run_cli(*run_of(model)).code == 0
-    assert run_cli(*run_of(model, target=target), "--coding", "rate").code == 0
+    assert run_cli(*run_of(model, target="fpga"), "--coding", "rate").code == 0
+
+
+def test_direct_coding_on_loihi_is_injected_or_graded(here):
+    model = edited(here, _direct)
+    assert run_cli(*run_of(model, target="loihi")).code == 0
+    graded = (*run_of(model, target="loihi"), "--analogue", "graded")
+    fails(4, "the spikes of loihi1 carry no values", "--analogue bias", args=graded)
 
 
 # ---------------------------------------------------------------- plain state_dicts

@@ -116,7 +116,9 @@ def program_of(network: Network, seed: int) -> Program:
     assert qnet is not None
     wild = {n: _wild(rng, q, qnet.network.population(n).size) for n, q in qnet.populations.items()}
     program = target.lower(program.real, replace(qnet, populations=wild), options)
-    synapses = tuple(replace(s, exponent=int(rng.integers(8))) for s in program.payload.synapses)
+    synapses = tuple(
+        replace(s, exponent=int(rng.choice((0, 2, 7)))) for s in program.payload.synapses
+    )
     return replace(program, payload=replace(program.payload, synapses=synapses))
 
 

@@ -157,7 +157,7 @@ def test_delays_at_and_beyond_their_limits():
 def test_fan_ins_that_arrive_at_different_steps(delay):
     error = refused(with_projection(2, delay=delay), UnsupportedError)
     assert error.where == "in -> b"
-    assert error.used == f"arrives {1 + delay} steps after the input, expected at 2"
+    assert error.used == f"arrive {1 + delay} steps after the input, expected 2"
     assert error.hint == "pad the shorter path with a delay or a relay population"
 
 
@@ -190,16 +190,65 @@ def test_names_and_parts():
     assert refused(with_projection(pre="none"), InputError).where == "none -> a"
     assert refused(with_projection(post="in"), InputError).where == "in -> in"
     refused(replace(job(), populations=(), projections=()), InputError)
-    refused(with_population(depth=0), InputError)
+    refused(with_population(depth=-1), InputError)
     refused(with_population(shape=(1, 2)), UnsupportedError)
 
 
-def test_a_part_that_lava_would_leave_out():
-    lonely = JobPopulation(name="z", shape=(1,), depth=1, du=0, dv=0, vth=1, bias=1)
-    bad = replace(job(), populations=(*job().populations, lonely))
-    error = refused(bad, UnsupportedError)
-    assert error.where == "z"
-    assert error.message == "not connected to the rest of the network"
+def test_a_gap_lets_spikes_of_a_sample_act_later():
+    loop = DenseJob(pre="b", post="b", weight=np.ones((2, 2), int), delay=2)
+    looped = replace(job(), projections=(*job().projections, loop))
+    assert refused(looped, UnsupportedError).where == "b -> b"
+    check_job(replace(looped, gap=3))
+    error = refused(replace(looped, gap=2), UnsupportedError)
+    assert error.used == "arrive 5 steps after the input, expected 2 to 4"
+    assert replace(looped, gap=3).run_steps == 2 * 4 + 3 + 2
+
+
+def test_delays_per_stored_weight():
+    weight = Csr.from_dense(np.array([[2, 0], [3, 4]]))
+    edge = SparseJob(pre="a", post="b", weight=weight, delay=np.array([0, 1, 3]))
+    late = replace(job(), projections=(*job().projections, edge), gap=3)
+    check_job(late)
+    refused(replace(late, gap=2), UnsupportedError)
+    wrong = replace(edge, delay=np.array([0, 1]))
+    error = refused(replace(late, projections=(*job().projections, wrong)), InputError)
+    assert error.message == "delays are one for all synapses, or one per stored weight"
+    assert (error.where, error.used) == ("a -> b", "shape (2,)")
+
+
+def test_injected_currents_are_what_lava_keeps():
+    good = np.full((2, 4, 2), 32767, np.int32)
+    check_job(with_population(currents=good))
+    error = refused(with_population(currents=good + 1), UnsupportedError)
+    assert error.message == "injected current outside Loihi's range"
+    assert error.used == "32768, allowed -32768 to 32767"
+    error = refused(with_population(currents=good[:1]), InputError)
+    assert error.message == "currents must be (samples, steps, n)"
+    assert error.used == "(1, 4, 2), expected (2, 4, 2)"
+
+
+def test_programmed_resets_stay_within_the_membrane():
+    top = (1 << 23) - 1
+    for name, good, bad in (
+        ("v_reset", -top, -top - 1),
+        ("reset_amount", top, -1),
+        ("v_init", np.array([0, top]), np.array([0, top + 1])),
+    ):
+        check_job(with_population(**{name: good}))
+        refused(with_population(**{name: bad}), UnsupportedError)
+    assert with_population(v_reset=-1).populations[0].programmed
+    assert with_population(reset="subtract").populations[0].programmed
+    assert not job().populations[0].programmed
+
+
+def test_graded_spikes_count_towards_the_largest_sum(monkeypatch):
+    monkeypatch.setattr("snn_deploy.backends.loihi.job_check.MAX_INPUT", 1536)
+    values = np.zeros((2, 4, 3), np.int32)
+    values[0, 0, 0] = -5
+    graded = with_input(spikes=values, graded=True)
+    check_job(graded)  # a -> b: 256 at most, and in -> b: as much, five times
+    refused(with_input(spikes=values * 2, graded=True), UnsupportedError)
+    refused(with_input(spikes=values), InputError)
 
 
 def test_an_input_sum_at_and_beyond_32_bits():

@@ -379,7 +379,7 @@ def test_fan_ins_share_one_scale():
 
 REFUSED = {
     "direct": (
-        ("loihi", "fpga"),
+        ("fpga",),
         lambda: replace(one(real(1, 3, 3)), coding=Coding(kind="direct", steps=4)),
         "integers take spikes, and this network takes analogue input",
         "input",
@@ -398,20 +398,6 @@ REFUSED = {
         "fpga has no synaptic-current state (CubaLIF, CubaLI)",
         "n1",
         "use LIF neurons, or --target loihi",
-    ),
-    "subtract": (
-        ("loihi",),
-        lambda: one(real(1, 3, 3), lif(reset="subtract")),
-        "loihi has no subtract reset",
-        "n1",
-        "train with value reset at 0 (reset='value', v_reset=0)",
-    ),
-    "v_reset": (
-        ("loihi",),
-        lambda: one(real(1, 3, 3), lif(v_reset=-0.5)),
-        "loihi resets to 0 only",
-        "n1",
-        "train with v_reset=0",
     ),
     "gain": (
         ("loihi", "fpga"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from snn_deploy.backends.fpga.layout import Settings
     from snn_deploy.backends.fpga.program import FpgaProgram
     from snn_deploy.device.usage import Usage
-    from snn_deploy.engine.loop import Inputs, Record, only_input
+    from snn_deploy.engine.loop import Inputs, Record
 
 #: Setting -> (what it is, least, most).
 SETTINGS: dict[str, tuple[str, int, int]] = {
@@ -104,6 +104,7 @@ class FpgaTarget:
         from snn_deploy.backends.fpga.cycles import CycleModel
         from snn_deploy.backends.fpga.decode import decode
         from snn_deploy.engine.fixed import FixedEngine
+        from snn_deploy.engine.loop import only_input
 
         qnet = program.qnet
         assert qnet is not None

@@ -34,9 +34,11 @@ def side_by_side(job: LavaJob) -> LavaJob:
 
     Samples that the last row lacks are silent ones.
     """
-    if job.side_by_side == 1:
-        return job
-    copies = min(job.side_by_side, job.samples)
+    return job if job.side_by_side == 1 else copied(job, min(job.side_by_side, job.samples))
+
+
+def copied(job: LavaJob, copies: int) -> LavaJob:
+    """Return ``job`` with flat populations of ``copies`` networks and sparse synapses alone."""
     shapes = {source.name: source.shape for source in job.inputs}
     shapes |= {population.name: population.shape for population in job.populations}
     return replace(

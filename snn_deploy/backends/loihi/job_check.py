@@ -167,14 +167,13 @@ def _check_projection(
             where=where,
             used=f"shape {delay.shape}",
         )
-    first, last = (int(delay.min()), int(delay.max())) if delay.size else (0, 0)
-    arrival = pre.depth + 1
-    if arrival + first < post.depth or arrival + last > post.depth + gap:
+    arrivals = pre.depth + 1 + delay
+    if bool(np.any((arrivals < post.depth) | (arrivals > post.depth + gap))):
         raise UnsupportedError(
             "spikes arrive at the wrong step: every synapse takes one step on Loihi",
             where=where,
-            used=f"arrive {arrival + first} to {arrival + last} steps after the input, "
-            f"expected at {post.depth} to {post.depth + gap}",
+            used=f"arrive {_span(arrivals)} steps after the input, "
+            f"expected {_span(np.array([post.depth, post.depth + gap]))}",
             hint="pad the shorter path with a delay or a relay population",
         )
     payload = int(np.max(np.abs(pre.spikes), initial=1)) if isinstance(pre, JobInput) else 1
@@ -280,9 +279,13 @@ def _check_range(
         return
     low, high = int(values.min()), int(values.max())
     if low < limits[0] or high > limits[1]:
-        found = str(low) if low == high else f"{low} to {high}"
         raise UnsupportedError(
             f"{label} outside Loihi's range",
             where=where,
-            used=f"{found}, allowed {limits[0]} to {limits[1]}",
+            used=f"{_span(values)}, allowed {limits[0]} to {limits[1]}",
         )
+
+
+def _span(values: NDArray[np.generic]) -> str:
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
