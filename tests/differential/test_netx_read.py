@@ -26,7 +26,7 @@ from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.io.netx_read import GRID, NetxOptions, read_netx
 from snn_deploy.io.nir_read import read_nir
 from snn_deploy.io.nir_write import nir_bytes
-from snn_deploy.ir import IF, LIF, CubaLIF, Diagonal, Grid, Integrator
+from snn_deploy.ir import IF, LIF, CubaLIF, Grid, Integrator
 from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import quantize
 from tests.builders import DATA, KINDS, conv_net, spikes
@@ -45,40 +45,6 @@ def real(name):
 
 
 # Published results.
-
-
-def test_the_published_spikes_of_tiny_net_come_out_exactly():
-    """lava-dl's own test sets the input neurons' biases, and compares from its second step on."""
-    net = read_netx(real("tiny.net"))
-    truth = {
-        name: np.load(real(f"tinynet_gts/{name}.npy"))
-        for name in ("input", "input_bias", "current", "layer1", "output")
-    }
-    (first, *rest) = net.projections
-    (source, neurons, *others) = net.populations
-    assert first.synapses == (Diagonal(scale=np.asarray(36.0)),)
-    assert float(neurons.neuron.v_leak) * 1024 / 4096 == 34
-    given = replace(
-        net,
-        projections=(replace(first, synapses=(Diagonal(scale=np.asarray(1.0)),)), *rest),
-        populations=(
-            source,
-            replace(neurons, neuron=replace(neurons.neuron, v_leak=np.zeros(()))),
-            *others,
-        ),
-    )
-    engine = FixedEngine(quantize(fold(given), LOIHI))
-    steps = truth["output"].shape[-1] - 1
-    biases = truth["input_bias"].transpose(2, 1, 0)
-    trace = engine.run(np.broadcast_to(biases, (1, steps, *biases.shape)), "states")
-    fired = 0
-    for population, name in (("layer0", "input"), ("layer1", "layer1"), ("layer2", "output")):
-        expected = np.moveaxis(truth[name][0], -1, 0)[1:]
-        np.testing.assert_array_equal(trace.spikes[population][0], expected)
-        fired += int(expected.sum())
-    assert fired == 6783 + 1633 + 92
-    currents = np.moveaxis(truth["current"][0], -1, 0)[1:] * 64
-    np.testing.assert_array_equal(trace.states["layer1"]["u"][0], currents)
 
 
 def test_a_trained_network_reads_and_lava_agrees(lava):
@@ -457,7 +423,7 @@ def test_the_command_line_takes_net_files(tmp_path, monkeypatch):
     assert "--reset is for NIR graphs" in ran.err
 
 
-def test_direct_input_runs_in_integers_and_has_no_place_on_the_chip(tmp_path):
+def test_direct_input_runs_in_integers_and_is_injected_on_the_chip(tmp_path):
     layer = {"type": "input", "shape": [3], "weight": 3, "bias": 2, "neuron": NEURON}
     path = net(tmp_path / "a.net", layer, dense(W), simulation={"Ts": 1, "tSample": 9})
     network = fold(load_model(path))
@@ -467,10 +433,7 @@ def test_direct_input_runs_in_integers_and_has_no_place_on_the_chip(tmp_path):
     with pytest.raises(InputError, match="take whole numbers") as caught:
         engine.run(np.full((1, 9, 3), 0.5))
     assert "round x first" in caught.value.hint
-    with pytest.raises(UnsupportedError, match="takes analogue input") as caught:
-        prepare(network, LoihiTarget())
-    assert "encode the input as spikes" in caught.value.hint
-    assert "--target cpu --arithmetic loihi" in caught.value.hint
+    assert prepare(network, LoihiTarget()).payload.population("layer0").injected
 
 
 def test_analogue_integers_enter_past_the_current_as_in_netx(tmp_path, monkeypatch):
