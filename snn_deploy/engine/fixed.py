@@ -11,14 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from snn_deploy.engine import kernel
 from snn_deploy.engine.host import graded_input, injected_currents
-from snn_deploy.engine.loop import Inputs, Loop, Record, by_input
+from snn_deploy.engine.loop import Inputs, Loop, Record, by_input, check_input
 from snn_deploy.engine.operators import Operator
 from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import per_neuron
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.trace import Trace
+
+#: A second's work for numpy; numba is imported, and its machine code read, in half of one.
+COMPILE_FROM = 2e9
 
 
 def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:
@@ -31,6 +35,12 @@ def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:
     else:
         share = product >> bits
     return np.asarray(share if arithmetic.decay_form == "keep" else state - share)
+
+
+def _binary(x: Array) -> bool:
+    if x.dtype.kind in "bu":
+        return not x.size or int(x.max()) <= 1
+    return bool(np.all((x == 0) | (x == 1)))
 
 
 def wrap(value: Array, bits: int) -> Array:
@@ -138,10 +148,15 @@ class _FixedCell:
 
 
 class FixedEngine:
-    """Runs a QNetwork. x: (samples, steps, *input shape), binary; analogue for direct coding."""
+    """Runs a QNetwork. x: (samples, steps, *input shape), binary; analogue for direct coding.
 
-    def __init__(self, qnet: QNetwork) -> None:
+    compile_from: synapses times steps from which the compiled path (engine/kernel.py) runs what
+    it supports; both give the same integers, and below it starting numba costs more than it saves.
+    """
+
+    def __init__(self, qnet: QNetwork, *, compile_from: float = COMPILE_FROM) -> None:
         self.qnet = qnet
+        self._compile_from = compile_from
         self._cells: list[_FixedCell] = []
         self._injected: dict[str, Array] = {}
         self._reach: dict[str, Array] = {}
@@ -153,12 +168,28 @@ class FixedEngine:
                 for _, operator in self._loop.operators[projection.name]:
                     reach += abs(operator.sparse).sum(axis=1).astype(np.int64) << shift
             self._reach[population.name] = reach
+        self._flat: kernel.Plan | None = None
+        # What a sample costs in a step: synapses, and neurons at ten synapses each.
+        self._work = sum(
+            operator.sparse.nnz for parts in self._loop.operators.values() for _, operator in parts
+        ) + 10 * sum(p.size for p in qnet.computing())
 
     def _cell(self, name: str, samples: int) -> _FixedCell:
         injected = self._injected.get(name)
         cell = _FixedCell(self.qnet, name, samples, self._reach[name], injected)
         self._cells.append(cell)
         return cell
+
+    def compiles(self, samples: int, steps: int) -> bool:
+        """Return whether so much input runs on the compiled path."""
+        if samples * steps * self._work < self._compile_from:
+            return False
+        return kernel.supports(self.qnet, self._loop, self._reach, steps)
+
+    def _plan(self) -> kernel.Plan:
+        if self._flat is None:
+            self._flat = kernel.plan(self.qnet, self._loop)
+        return self._flat
 
     def run(self, x: Inputs, record: Record = "output") -> Trace:
         """Return the trace of a batch; every sample starts from the initial state.
@@ -174,13 +205,17 @@ class FixedEngine:
         elif qnet.real.grid is not None:
             for values in by_input(qnet.network, x).values():
                 self._check_whole(values)
-        self._injected = injected_currents(qnet, x) if qnet.injections else {}
-        self._cells.clear()
-        trace = self._loop.run(x, record)
-        overflows = {
-            "saturated": sum(cell.saturated for cell in self._cells),
-            "wrapped": sum(cell.wrapped for cell in self._cells),
-        }
+        flat = check_input(qnet.network, x)
+        if self.compiles(*next(iter(flat.values())).shape[:2]):
+            trace, overflows = kernel.run(qnet, self._plan(), flat, record)
+        else:
+            self._injected = injected_currents(qnet, x) if qnet.injections else {}
+            self._cells.clear()
+            trace = self._loop.run(x, record)
+            overflows = {
+                "saturated": sum(cell.saturated for cell in self._cells),
+                "wrapped": sum(cell.wrapped for cell in self._cells),
+            }
         return replace(trace, output=qnet.readout_values(trace.output), overflows=overflows)
 
     def _check_whole(self, values: Array) -> None:
@@ -191,7 +226,7 @@ class FixedEngine:
             )
 
     def _check_spikes(self, values: Array) -> None:
-        if not bool(np.all((values == 0) | (values == 1))):
+        if not _binary(values):
             raise InputError(
                 f"the {self.qnet.arithmetic.name} integers take spikes, and x holds other values",
                 hint="encode x first: with rate coding, or as events of 0 and 1",

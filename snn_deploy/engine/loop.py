@@ -117,7 +117,7 @@ class Loop:
 
     def _layerwise(self, x: dict[str, Array], record: Record) -> Trace:
         samples, steps, _ = next(iter(x.values())).shape
-        book = _Book(self.network, samples, steps, record)
+        book = Book(self.network, samples, steps, record)
         values: dict[str, Array] = dict(x)
         left = {p.name: len(self.network.out_of(p.name)) for p in self.network.populations}
         for name, given in x.items():
@@ -150,7 +150,7 @@ class Loop:
 
     def _stepwise(self, x: dict[str, Array], record: Record) -> Trace:
         samples, steps, _ = next(iter(x.values())).shape
-        book = _Book(self.network, samples, steps, record)
+        book = Book(self.network, samples, steps, record)
         values: dict[str, Array] = {
             p.name: np.zeros((samples, steps, p.size), _dtype(self.network, p.name))
             for p in self.network.populations
@@ -188,7 +188,7 @@ def _late(values: Array, delay: int) -> Array:
     return late
 
 
-class _Book:
+class Book:
     """Collects what a run was asked to record, and always the output and spike counts."""
 
     def __init__(self, network: Network, samples: int, steps: int, record: Record) -> None:
@@ -200,6 +200,7 @@ class _Book:
         self.membrane = network.readout.kind in MEMBRANE_READOUTS
 
     def note(self, name: str, t: int, cell: Cell) -> None:
+        """Store a cell's states after a step where they were asked for."""
         if self.record == "states":
             wanted = cell.variables
         elif self.membrane and name in self.network.outputs:
@@ -214,13 +215,19 @@ class _Book:
             store[variable][:, t] = value
 
     def keep(self, name: str, values: Array) -> None:
+        """Count a population's values (samples, steps, n), and store them."""
         self.counts[name] = np.count_nonzero(values, axis=(0, 1)).astype(np.int64)
+        self.store(name, values)
+
+    def store(self, name: str, values: Array) -> None:
+        """Store a population's values where they were asked for."""
         if self.record != "output":
             self.spikes[name] = values
         if name in self.network.outputs and not self.membrane:
             self.outputs[name] = values
 
     def trace(self) -> Trace:
+        """Return what was kept."""
         read = self.outputs
         if self.membrane:
             read = {name: self.states[name]["v"] for name in self.network.outputs}

@@ -120,18 +120,21 @@ class Model:
 
 
 def compare(qnet, x):
-    """Return what the model met on the way; fails where the engine differs."""
-    model, engine = Model(qnet), FixedEngine(qnet)
-    trace = engine.run(x, "states")
+    """Return what the model met on the way; fails where the engine differs, on either path."""
+    model = Model(qnet)
+    expected = [model.run(sample) for sample in x]
     fired = 0
-    for sample in range(len(x)):
-        for name, values in model.run(x[sample]).items():
-            flat = lambda a: a[sample].reshape(len(x[sample]), -1)  # noqa: B023
-            np.testing.assert_array_equal(flat(trace.spikes[name]), values["z"], name)
-            for variable, states in trace.states[name].items():
-                np.testing.assert_array_equal(flat(states), values[variable], f"{name} {variable}")
-            fired += np.count_nonzero(values["z"])
-    assert trace.overflows == {k: model.seen[k] for k in ("saturated", "wrapped")}
+    for compile_from in (0, np.inf):
+        trace = FixedEngine(qnet, compile_from=compile_from).run(x, "states")
+        for sample, populations in enumerate(expected):
+            for name, values in populations.items():
+                flat = lambda a: a[sample].reshape(len(x[sample]), -1)  # noqa: B023
+                np.testing.assert_array_equal(flat(trace.spikes[name]), values["z"], name)
+                for variable, states in trace.states[name].items():
+                    where = f"{name} {variable}"
+                    np.testing.assert_array_equal(flat(states), values[variable], where)
+                fired += np.count_nonzero(values["z"])
+        assert trace.overflows == {k: model.seen[k] for k in ("saturated", "wrapped")}
     assert fired > 0
     return model.seen
 

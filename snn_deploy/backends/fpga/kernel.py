@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_deploy.io.cache import cache_folder
+from snn_deploy.io import compiled as io_compiled
 from snn_deploy.ir.arrays import Array
 
 #: Columns of ``ingest``'s result.
@@ -93,19 +93,5 @@ def ingest(
 
 @functools.cache
 def compiled() -> Callable[..., Array]:
-    """Return ``ingest``, compiled; its machine code is kept in the user's cache folder.
-
-    NUMBA_CACHE_DIR is honoured. Where the folder cannot be written numba tries its own, and
-    where there is none the code is compiled anew in each process.
-    """
-    import numba
-
-    given = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = given or str(cache_folder() / "numba")
-    try:  # the place is chosen here, not when the function first runs
-        kernel: Callable[..., Array] = numba.njit(cache=True)(ingest)
-    except RuntimeError:  # "no locator available": nowhere to write
-        kernel = numba.njit(ingest)
-    finally:
-        numba.config.CACHE_DIR = given
-    return kernel
+    """Return ``ingest``, compiled (see io/compiled.py)."""
+    return io_compiled.compiled(ingest)

@@ -1,0 +1,305 @@
+"""The integer engine's compiled path: which networks it takes, and how it runs them.
+
+It is the arithmetic of engine/fixed.py, sample by sample and step by step, and does work only
+where spikes are: a spike adds its row of weights. What is no spike, or could leave int32, stays
+with the other path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from snn_deploy.engine.loop import Book, Loop, Record
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.network import Network, Population, per_neuron
+from snn_deploy.ir.quantized import QNetwork
+from snn_deploy.ir.trace import Trace
+
+if TYPE_CHECKING:
+    from snn_deploy.engine.operators import csr_array
+
+#: Rows of weights that are summed at once, in int16.
+AT_ONCE = 8
+LARGEST_WEIGHT = ((1 << 15) - 1) // AT_ONCE
+_DENSE_FROM = 1 / 16  # above this density adding whole rows beats adding single entries
+_DENSE_MOST = 32_000_000  # entries of a whole network in rows, 64 MB
+_INT32 = (1 << 31) - 1
+
+
+class Plan(NamedTuple):
+    """A network as flat arrays. P populations, inputs among them; N neurons of all; S parts.
+
+    A part is a projection's synapses of one delay. order: populations in order of evaluation,
+    without inputs; inputs: those. size, first: (P,) neurons of a population, and where they
+    start in arrays of all neurons; column: where an input's neurons start in a step of x.
+    parts: (P+1,) where the parts that end in a population start. pre, delay, dense, at: (S,);
+    ``at`` is where a dense part's rows start in ``rows``, a sparse one's in ``pointers``.
+    rows: int16, per source neuron the weights to all post neurons, and a row of zeros at the
+    end. pointers, posts, weights: stored entries by source neuron.
+    keep_u, keep_v: float64 (N,), the factor of decay; bias, threshold, reset_to, amount: int32
+    (N,) in units of the state; shift, subtract: (P,). limits: int32 half, full (wrapping at
+    both ends), low, high (of v). floor, loss, each, before: as Arithmetic says. slots: steps
+    of events that are kept.
+    """
+
+    order: Array
+    inputs: Array
+    size: Array
+    first: Array
+    column: Array
+    parts: Array
+    pre: Array
+    delay: Array
+    dense: Array
+    at: Array
+    rows: Array
+    pointers: Array
+    posts: Array
+    weights: Array
+    keep_u: Array
+    keep_v: Array
+    bias: Array
+    threshold: Array
+    reset_to: Array
+    amount: Array
+    shift: Array
+    subtract: Array
+    limits: Array
+    floor: bool
+    loss: bool
+    each: bool
+    before: bool
+    slots: int
+
+
+def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int) -> bool:
+    """Return whether ``run`` gives this network's exact integers over so many steps.
+
+    reach: per population the largest |sum| of a step, in units of the state. Spikes alone
+    travel, weights are small integers, decays are shares, and no sum leaves int32.
+    """
+    network, a = qnet.network, qnet.arithmetic
+    if qnet.real.grid is not None and qnet.real.coding.kind == "direct":
+        return False
+    if a.current != (a.leak == "before"):
+        return False
+    for projection in network.projections:
+        silent = projection.pre in qnet.populations and (
+            qnet.populations[projection.pre].threshold is None
+        )
+        if silent or not all(_small(op.sparse.data) for _, op in loop.operators[projection.name]):
+            return False
+    half, full = 1 << (a.state_bits - 1), 1 << a.state_bits
+    top = max(-a.state_min, a.state_max)
+    for population in qnet.computing():
+        q = qnet.populations[population.name]
+        sum_most = int(reach[population.name].max(initial=0))
+        u_most = half + steps * max(0, sum_most - full) if a.leak == "before" else top
+        bias = 0 if q.bias is None else int(np.abs(q.bias).max()) << a.bias_shift
+        within = (
+            (q.threshold is None) == (network.step_of(population.name).threshold is None)
+            and all(_between(code, 0, 1 << a.decay_bits) for code in (q.decay_u, q.decay_v))
+            and _between(q.v_reset, a.state_min, a.state_max)
+            and _between(q.reset_amount, -_INT32 + top, _INT32 - top)
+            and u_most + max(sum_most, top + bias) <= _INT32
+            and (q.threshold is None or int(np.max(q.threshold)) << a.threshold_shift <= _INT32)
+        )
+        if not within:
+            return False
+    return True
+
+
+def _small(weights: Array) -> bool:
+    return _between(weights, -LARGEST_WEIGHT, LARGEST_WEIGHT) and bool(
+        np.all(weights == np.rint(weights))
+    )
+
+
+def _between(values: Array, low: int, high: int) -> bool:
+    return bool(np.all((values >= low) & (values <= high)))
+
+
+def plan(qnet: QNetwork, loop: Loop) -> Plan:
+    """Return the flat form of a network that ``supports`` accepts."""
+    network, a = qnet.network, qnet.arithmetic
+    names = [p.name for p in network.populations]
+    index = {name: i for i, name in enumerate(names)}
+    size = np.array([p.size for p in network.populations])
+    column, next_column = np.zeros(len(names), np.int64), 0
+    for name in network.inputs:
+        column[index[name]] = next_column
+        next_column += size[index[name]]
+    wiring = _Wiring(index)
+    for name in names:
+        wiring.begin()
+        for projection in network.into(name):
+            for delay, operator in loop.operators[projection.name]:
+                wiring.add(projection.pre, delay, operator.sparse)
+    wiring.begin()
+
+    def flat(value_of: Any, dtype: type = np.int32) -> Array:
+        parts = [
+            per_neuron(value_of(qnet.populations[p.name]), p.shape)
+            if p.name in qnet.populations
+            else np.zeros(p.size)
+            for p in network.populations
+        ]
+        return np.concatenate(parts).astype(dtype)
+
+    def share(code: Array) -> Array:
+        lost = np.asarray(code) / (1 << a.decay_bits)
+        return 1.0 - lost if a.decay_form == "keep" else lost
+
+    # A neuron that never spikes still meets the comparator: with the largest threshold.
+    largest = (1 << a.threshold_bits) - 1
+    return Plan(
+        order=np.array([index[n] for n in loop.plan.order if n not in network.inputs]),
+        inputs=np.array([index[n] for n in network.inputs]),
+        size=size,
+        first=np.concatenate([[0], np.cumsum(size)[:-1]]),
+        column=column,
+        **wiring.arrays(),
+        keep_u=flat(lambda q: share(q.decay_u), np.float64),
+        keep_v=flat(lambda q: share(q.decay_v), np.float64),
+        bias=flat(lambda q: np.asarray(0 if q.bias is None else q.bias) << a.bias_shift),
+        threshold=flat(
+            lambda q: (
+                np.asarray(largest if q.threshold is None else q.threshold) << a.threshold_shift
+            )
+        ),
+        reset_to=flat(lambda q: q.v_reset),
+        amount=flat(lambda q: q.reset_amount),
+        shift=np.array([qnet.populations[n].shift if n in qnet.populations else 0 for n in names]),
+        subtract=np.array(
+            [n in qnet.populations and qnet.populations[n].reset == "subtract" for n in names]
+        ),
+        limits=np.array(
+            [1 << (a.state_bits - 1), 1 << a.state_bits, a.state_min, a.state_max], np.int32
+        ),
+        floor=a.decay_rounding == "floor",
+        loss=a.decay_form == "loss",
+        each=a.accumulate == "each" and a.leak == "after",
+        before=a.leak == "before",
+        slots=1 + max(wiring.delay, default=0),
+    )
+
+
+class _Wiring:
+    """Collects the parts of all projections, population after population."""
+
+    def __init__(self, index: Mapping[str, int]) -> None:
+        self._index = index
+        self._parts: list[int] = []
+        self._pre: list[int] = []
+        self.delay: list[int] = []
+        self._dense: list[bool] = []
+        self._at: list[int] = []
+        self._rows: list[Array] = [np.zeros(0, np.int16)]
+        self._entries: list[tuple[Array, Array, Array]] = []
+        self._row_size = self._pointer_size = self._entry_size = 0
+
+    def begin(self) -> None:
+        """Begin the next population."""
+        self._parts.append(len(self._pre))
+
+    def add(self, pre: str, delay: int, sparse: csr_array) -> None:
+        """Add synapses (post, pre) of one delay."""
+        post_size, pre_size = sparse.shape
+        whole = (pre_size + 1) * post_size
+        dense = sparse.nnz > _DENSE_FROM * whole and self._row_size + whole <= _DENSE_MOST
+        self._pre.append(self._index[pre])
+        self.delay.append(delay)
+        self._dense.append(dense)
+        if dense:
+            rows = np.zeros((pre_size + 1, post_size), np.int16)
+            rows[:-1] = sparse.astype(np.int16).toarray().T
+            self._at.append(self._row_size)
+            self._rows.append(rows.reshape(-1))
+            self._row_size += whole
+            return
+        by_source = sparse.tocsc()
+        pointers = by_source.indptr.astype(np.int64) + self._entry_size
+        self._at.append(self._pointer_size)
+        self._entries.append((pointers, by_source.indices, by_source.data))
+        self._pointer_size += pointers.size
+        self._entry_size += by_source.data.size
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the Plan's arrays of these parts."""
+        nothing = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int16))
+        pointers, posts, weights = zip(nothing, *self._entries, strict=True)
+        return {
+            "parts": np.array(self._parts),
+            "pre": np.array(self._pre, np.int64),
+            "delay": np.array(self.delay, np.int64),
+            "dense": np.array(self._dense, np.bool_),
+            "at": np.array(self._at, np.int64),
+            "rows": np.concatenate(self._rows),
+            "pointers": np.concatenate(pointers),
+            "posts": np.concatenate(posts).astype(np.int32),
+            "weights": np.concatenate(weights).astype(np.int16),
+        }
+
+
+class _Log:
+    """One flat buffer with a (samples, steps, n) recording of each of some populations."""
+
+    def __init__(
+        self, network: Network, names: Set[str], lead: tuple[int, int], dtype: type
+    ) -> None:
+        self._lead, self._start = lead, {}
+        self.at = np.full(len(network.populations), -1)
+        size = 0
+        for i, population in enumerate(network.populations):
+            if population.name in names:
+                self.at[i] = self._start[population.name] = size
+                size += lead[0] * lead[1] * population.size
+        self.flat = np.empty(size, dtype)
+
+    def of(self, population: Population) -> Array:
+        """Return a population's recording."""
+        start = self._start[population.name]
+        end = start + self._lead[0] * self._lead[1] * population.size
+        return self.flat[start:end].reshape(*self._lead, population.size)
+
+
+def run(
+    qnet: QNetwork, flat: Plan, x: Mapping[str, Array], record: Record
+) -> tuple[Trace, dict[str, int]]:
+    """Return the trace of spikes x, as check_input returns them, and overflows as in a Trace."""
+    from snn_deploy.engine.kernel_loops import simulate
+
+    network = qnet.network
+    given = [np.ascontiguousarray(x[name], np.uint8) for name in network.inputs]
+    entering = given[0] if len(given) == 1 else np.concatenate(given, axis=2)
+    lead = entering.shape[:2]
+    book = Book(network, *lead, record)
+    # A population that never spikes passes on, and is recorded by, its membrane.
+    silent = {n for n, q in qnet.populations.items() if q.threshold is None}
+    stated = set(qnet.populations) if record == "states" else set()
+    read = set(network.outputs) if book.membrane else set()
+    shown = set(network.outputs) - read if record == "output" else set(qnet.populations)
+    spikes = _Log(network, shown - silent, lead, np.uint8)
+    u = _Log(network, stated if qnet.arithmetic.current else set(), lead, np.int64)
+    v = _Log(network, stated | read | silent, lead, np.int64)
+    counts = np.zeros(flat.keep_u.size, np.int64)
+    cut, wrapped = simulate(
+        flat, entering, spikes.flat, spikes.at, u.flat, u.at, v.flat, v.at, counts
+    )
+    for population, first in zip(network.populations, flat.first, strict=True):
+        name = population.name
+        if name in silent:
+            book.keep(name, v.of(population).astype(np.float64))
+        else:
+            book.counts[name] = counts[first : first + population.size]
+            if name in network.inputs:
+                book.store(name, x[name])
+            elif name in shown:
+                book.store(name, spikes.of(population))
+        if name in stated or name in read:
+            log = {"u": u, "v": v} if name in stated and qnet.arithmetic.current else {"v": v}
+            book.states[name] = {k: kept.of(population) for k, kept in log.items()}
+    return book.trace(), {"saturated": int(cut), "wrapped": int(wrapped)}
