@@ -7,7 +7,7 @@ with the other path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,14 +15,16 @@ import numpy as np
 from snn_deploy.engine.loop import Book, Loop, Record
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, Population, per_neuron
-from snn_deploy.ir.quantized import QNetwork
+from snn_deploy.ir.quantized import QNetwork, QPopulation
 from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
-    from snn_deploy.engine.operators import csr_array
+    from scipy.sparse import csr_array
 
 #: Rows of weights that are summed at once, in int16.
 AT_ONCE = 8
+#: A population takes a multiple of so many places: vectors then leave no neuron over.
+LANES = 16
 LARGEST_WEIGHT = ((1 << 15) - 1) // AT_ONCE
 _DENSE_FROM = 1 / 16  # above this density adding whole rows beats adding single entries
 _DENSE_MOST = 32_000_000  # entries of a whole network in rows, 64 MB
@@ -30,24 +32,26 @@ _INT32 = (1 << 31) - 1
 
 
 class Plan(NamedTuple):
-    """A network as flat arrays. P populations, inputs among them; N neurons of all; S parts.
+    """A network as flat arrays. P populations, inputs among them; N places; S parts.
 
     A part is a projection's synapses of one delay. order: populations in order of evaluation,
-    without inputs; inputs: those. size, first: (P,) neurons of a population, and where they
-    start in arrays of all neurons; column: where an input's neurons start in a step of x.
+    without inputs; inputs: those. size, room, first: (P,) neurons of a population, the places
+    that it takes, and its first one; column: an input's first word in a step of x, where eight
+    neurons make a word.
     parts: (P+1,) where the parts that end in a population start. pre, delay, dense, at: (S,);
     ``at`` is where a dense part's rows start in ``rows``, a sparse one's in ``pointers``.
-    rows: int16, per source neuron the weights to all post neurons, and a row of zeros at the
-    end. pointers, posts, weights: stored entries by source neuron.
-    keep_u, keep_v: float64 (N,), the factor of decay; bias, threshold, reset_to, amount: int32
-    (N,) in units of the state; shift, subtract: (P,). limits: int32 half, full (wrapping at
-    both ends), low, high (of v). floor, loss, each, before: as Arithmetic says. slots: steps
-    of events that are kept.
+    rows: int16, per source neuron the weights to all places of the post population, and a row
+    of zeros behind them. pointers, posts, weights: stored entries by source neuron.
+    keep_u, keep_v: float64 (N,), factors of decay. bias, threshold, back: int32 (N,) in units
+    of the state; a neuron that fires becomes (v & mask) + back. shift, mask: (P,). limits:
+    int32 half, full (u wraps), low, high (of v). each, before: as Arithmetic says. slots: steps
+    whose events are kept.
     """
 
     order: Array
     inputs: Array
     size: Array
+    room: Array
     first: Array
     column: Array
     parts: Array
@@ -63,16 +67,17 @@ class Plan(NamedTuple):
     keep_v: Array
     bias: Array
     threshold: Array
-    reset_to: Array
-    amount: Array
+    back: Array
     shift: Array
-    subtract: Array
+    mask: Array
     limits: Array
-    floor: bool
-    loss: bool
     each: bool
     before: bool
     slots: int
+
+
+#: The forms of decay that the loops know, by where leak stands.
+_DECAYS = {"before": ("keep", "zero"), "after": ("loss", "floor")}
 
 
 def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int) -> bool:
@@ -84,7 +89,7 @@ def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int)
     network, a = qnet.network, qnet.arithmetic
     if qnet.real.grid is not None and qnet.real.coding.kind == "direct":
         return False
-    if a.current != (a.leak == "before"):
+    if a.current != (a.leak == "before") or _DECAYS[a.leak] != (a.decay_form, a.decay_rounding):
         return False
     for projection in network.projections:
         silent = projection.pre in qnet.populations and (
@@ -128,10 +133,12 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
     names = [p.name for p in network.populations]
     index = {name: i for i, name in enumerate(names)}
     size = np.array([p.size for p in network.populations])
+    room = -(-size // LANES) * LANES
+    first = np.cumsum(room) - room
     column, next_column = np.zeros(len(names), np.int64), 0
     for name in network.inputs:
         column[index[name]] = next_column
-        next_column += size[index[name]]
+        next_column += room[index[name]] // 8
     wiring = _Wiring(index)
     for name in names:
         wiring.begin()
@@ -140,47 +147,48 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
                 wiring.add(projection.pre, delay, operator.sparse)
     wiring.begin()
 
-    def flat(value_of: Any, dtype: type = np.int32) -> Array:
-        parts = [
-            per_neuron(value_of(qnet.populations[p.name]), p.shape)
-            if p.name in qnet.populations
-            else np.zeros(p.size)
-            for p in network.populations
-        ]
-        return np.concatenate(parts).astype(dtype)
+    def flat(value_of: Callable[[QPopulation], Array | int], silent: int = 0) -> Array:
+        """Return a parameter at every place; ``silent`` where there is no neuron."""
+        found = np.full(int(room.sum()), silent, np.int64)
+        for population in qnet.computing():
+            i = index[population.name]
+            value = per_neuron(value_of(qnet.populations[population.name]), population.shape)
+            found[first[i] : first[i] + size[i]] = value
+        return found
 
-    def share(code: Array) -> Array:
-        lost = np.asarray(code) / (1 << a.decay_bits)
-        return 1.0 - lost if a.decay_form == "keep" else lost
+    def share(lost: Array) -> Array:
+        full = 1 << a.decay_bits
+        return (full - lost if a.decay_form == "keep" else lost) / full
 
+    computing = [(i, qnet.populations[n]) for n, i in index.items() if n in qnet.populations]
+    shift, mask = np.zeros(len(names), np.int32), np.zeros(len(names), np.int32)
+    for i, q in computing:
+        shift[i] = q.shift
+        mask[i] = -1 if q.reset == "subtract" else 0
     # A neuron that never spikes still meets the comparator: with the largest threshold.
     largest = (1 << a.threshold_bits) - 1
+    top = [1 << (a.state_bits - 1), 1 << a.state_bits, a.state_min, a.state_max]
     return Plan(
         order=np.array([index[n] for n in loop.plan.order if n not in network.inputs]),
         inputs=np.array([index[n] for n in network.inputs]),
         size=size,
-        first=np.concatenate([[0], np.cumsum(size)[:-1]]),
+        room=room,
+        first=first,
         column=column,
         **wiring.arrays(),
-        keep_u=flat(lambda q: share(q.decay_u), np.float64),
-        keep_v=flat(lambda q: share(q.decay_v), np.float64),
-        bias=flat(lambda q: np.asarray(0 if q.bias is None else q.bias) << a.bias_shift),
+        keep_u=share(flat(lambda q: q.decay_u)),
+        keep_v=share(flat(lambda q: q.decay_v)),
+        bias=flat(lambda q: 0 if q.bias is None else q.bias << a.bias_shift).astype(np.int32),
         threshold=flat(
-            lambda q: (
-                np.asarray(largest if q.threshold is None else q.threshold) << a.threshold_shift
-            )
+            lambda q: (largest if q.threshold is None else q.threshold) << a.threshold_shift,
+            silent=_INT32,
+        ).astype(np.int32),
+        back=flat(lambda q: -q.reset_amount if q.reset == "subtract" else q.v_reset).astype(
+            np.int32
         ),
-        reset_to=flat(lambda q: q.v_reset),
-        amount=flat(lambda q: q.reset_amount),
-        shift=np.array([qnet.populations[n].shift if n in qnet.populations else 0 for n in names]),
-        subtract=np.array(
-            [n in qnet.populations and qnet.populations[n].reset == "subtract" for n in names]
-        ),
-        limits=np.array(
-            [1 << (a.state_bits - 1), 1 << a.state_bits, a.state_min, a.state_max], np.int32
-        ),
-        floor=a.decay_rounding == "floor",
-        loss=a.decay_form == "loss",
+        shift=shift,
+        mask=mask,
+        limits=np.array(top, np.int32),
         each=a.accumulate == "each" and a.leak == "after",
         before=a.leak == "before",
         slots=1 + max(wiring.delay, default=0),
@@ -208,14 +216,15 @@ class _Wiring:
     def add(self, pre: str, delay: int, sparse: csr_array) -> None:
         """Add synapses (post, pre) of one delay."""
         post_size, pre_size = sparse.shape
-        whole = (pre_size + 1) * post_size
+        width = -(-post_size // LANES) * LANES
+        whole = (pre_size + 1) * width
         dense = sparse.nnz > _DENSE_FROM * whole and self._row_size + whole <= _DENSE_MOST
         self._pre.append(self._index[pre])
         self.delay.append(delay)
         self._dense.append(dense)
         if dense:
-            rows = np.zeros((pre_size + 1, post_size), np.int16)
-            rows[:-1] = sparse.astype(np.int16).toarray().T
+            rows = np.zeros((pre_size + 1, width), np.int16)
+            rows[:-1, :post_size] = sparse.astype(np.int16).toarray().T
             self._at.append(self._row_size)
             self._rows.append(rows.reshape(-1))
             self._row_size += whole
@@ -266,6 +275,17 @@ class _Log:
         return self.flat[start:end].reshape(*self._lead, population.size)
 
 
+def _words(network: Network, x: Mapping[str, Array]) -> Array:
+    """Return the spikes of all inputs, eight in a uint64, each input filled up to its room."""
+    given = []
+    for name in network.inputs:
+        spikes = x[name]
+        over = -spikes.shape[2] % LANES
+        given.append(np.pad(spikes, ((0, 0), (0, 0), (0, over))) if over else spikes)
+    entering = given[0] if len(given) == 1 else np.concatenate(given, axis=2)
+    return np.ascontiguousarray(entering, np.uint8).reshape(-1).view(np.uint64)
+
+
 def run(
     qnet: QNetwork, flat: Plan, x: Mapping[str, Array], record: Record
 ) -> tuple[Trace, dict[str, int]]:
@@ -273,9 +293,7 @@ def run(
     from snn_deploy.engine.kernel_loops import simulate
 
     network = qnet.network
-    given = [np.ascontiguousarray(x[name], np.uint8) for name in network.inputs]
-    entering = given[0] if len(given) == 1 else np.concatenate(given, axis=2)
-    lead = entering.shape[:2]
+    lead = next(iter(x.values())).shape[:2]
     book = Book(network, *lead, record)
     # A population that never spikes passes on, and is recorded by, its membrane.
     silent = {n for n, q in qnet.populations.items() if q.threshold is None}
@@ -285,9 +303,9 @@ def run(
     spikes = _Log(network, shown - silent, lead, np.uint8)
     u = _Log(network, stated if qnet.arithmetic.current else set(), lead, np.int64)
     v = _Log(network, stated | read | silent, lead, np.int64)
-    counts = np.zeros(flat.keep_u.size, np.int64)
+    counts = np.zeros(flat.bias.size, np.int64)
     cut, wrapped = simulate(
-        flat, entering, spikes.flat, spikes.at, u.flat, u.at, v.flat, v.at, counts
+        flat, *lead, _words(network, x), spikes.flat, spikes.at, u.flat, u.at, v.flat, v.at, counts
     )
     for population, first in zip(network.populations, flat.first, strict=True):
         name = population.name

@@ -26,178 +26,194 @@ _GATHER = np.uint64(0x0102040810204080)
 
 
 @compiled
-def events(z: Array, ids: Array) -> int:
-    """Write the places of the ones in ``z`` (uint8) to ``ids``; returns how many.
+def events(
+    words: Array, begin: int, end: int, ids: Array, at: int, silent: int, counts: Array, first: int
+) -> int:
+    """Write the places of ones in ``words`` (eight bytes of 0 or 1 each) to ``ids`` from ``at`` on.
 
-    Up to eight more entries of ids are overwritten: they then point at the row of zeros.
+    begin, end: of the population's words; first: of its counts, to which the ones are added.
+    Returns how many there are. AT_ONCE more entries of ids become ``silent``, the row of zeros.
     """
-    many = U(0)
-    words = z[: z.size // 8 * 8].view(np.uint64)
-    for j in range(U(words.size)):
-        if words[j]:
-            mask = U((words[j] * _GATHER) >> np.uint64(56))
+    place = U(at)
+    for j in range(U(end) - U(begin)):
+        word = words[U(begin) + j]
+        if word:
+            mask = U((word * _GATHER) >> np.uint64(56))
             for b in range(U(8)):
-                ids[many + b] = I32(U(_PLACES[mask, b]) + j * U(8))
-            many += U(_ONES[mask])
-    for j in range(U(words.size * 8), U(z.size)):
-        if z[j]:
-            ids[many] = I32(j)
-            many += U(1)
+                ids[place + b] = I32(U(_PLACES[mask, b]) + j * U(8))
+            place += U(_ONES[mask])
     for b in range(U(AT_ONCE)):
-        ids[many + b] = z.size
-    return np.int64(many)
+        ids[place + b] = silent
+    for e in range(U(at), place):
+        counts[U(first) + U(ids[e])] += 1
+    return int(place - U(at))
 
 
 @compiled
-def add_rows(total: Array, rows: Array, at: int, ids: Array, many: int) -> None:
-    """Add the rows of ``ids`` to ``total``, eight at a time."""
-    n = U(total.size)
-    start = U(at)
-    for e in range(U(0), U(many), U(AT_ONCE)):
-        a = start + U(ids[e]) * n
-        b = start + U(ids[e + U(1)]) * n
-        c = start + U(ids[e + U(2)]) * n
-        d = start + U(ids[e + U(3)]) * n
-        p = start + U(ids[e + U(4)]) * n
-        q = start + U(ids[e + U(5)]) * n
-        r = start + U(ids[e + U(6)]) * n
-        s = start + U(ids[e + U(7)]) * n
-        for k in range(n):
+def add_rows(
+    total: Array, first: int, n: int, rows: Array, row: int, ids: Array, at: int, many: int
+) -> None:
+    """Add the rows of some events, eight at a time, to n places of ``total``."""
+    begin, start, width = U(first), U(row), U(n)
+    for e in range(U(at), U(at) + U(many), U(AT_ONCE)):
+        a = start + U(ids[e]) * width
+        b = start + U(ids[e + U(1)]) * width
+        c = start + U(ids[e + U(2)]) * width
+        d = start + U(ids[e + U(3)]) * width
+        p = start + U(ids[e + U(4)]) * width
+        q = start + U(ids[e + U(5)]) * width
+        r = start + U(ids[e + U(6)]) * width
+        s = start + U(ids[e + U(7)]) * width
+        for k in range(width):
             left = rows[a + k] + rows[b + k] + rows[c + k] + rows[d + k]
             right = rows[p + k] + rows[q + k] + rows[r + k] + rows[s + k]
-            total[k] += np.int16(left + right)
+            total[begin + k] += np.int16(left + right)
 
 
 @compiled
 def add_entries(
-    total: Array, pointers: Array, posts: Array, weights: Array, at: int, ids: Array, many: int
+    total: Array,
+    first: int,
+    pointers: Array,
+    posts: Array,
+    weights: Array,
+    row: int,
+    ids: Array,
+    at: int,
+    many: int,
 ) -> None:
-    """Add the stored weights of the source neurons ``ids`` to ``total``."""
-    for e in range(U(many)):
-        row = U(at) + U(ids[e])
-        for k in range(U(pointers[row]), U(pointers[row + U(1)])):
-            total[U(posts[k])] += weights[k]
+    """Add the stored weights of some events to ``total``."""
+    for e in range(U(at), U(at) + U(many)):
+        source = U(row) + U(ids[e])
+        for k in range(U(pointers[source]), U(pointers[source + U(1)])):
+            total[U(first) + U(posts[k])] += weights[k]
 
 
 @compiled
 def saturate_rows(
-    v: Array, rows: Array, at: int, ids: Array, many: int, shift: int, low: int, high: int
+    v: Array,
+    first: int,
+    n: int,
+    plan: Plan,
+    row: int,
+    ids: Array,
+    at: int,
+    many: int,
+    shift: int,
 ) -> int:
-    """Add the rows of ``ids`` to ``v`` one after the other, each sum within low..high.
+    """Add the rows of some events to n places of v, one by one, each sum within v's range.
 
     Returns how often one was cut.
     """
-    n = U(v.size)
+    begin, width = U(first), U(n)
+    low, high = plan.limits[2], plan.limits[3]
     cut = I32(0)
-    for e in range(U(many)):
-        a = U(at) + U(ids[e]) * n
-        for k in range(n):
-            summed = I32(v[k] + I32(I32(rows[a + k]) << shift))
-            v[k] = min(max(summed, low), high)
-            cut = I32(cut + I32(summed != v[k]))
-    return np.int64(cut)
+    for e in range(U(at), U(at) + U(many)):
+        a = U(row) + U(ids[e]) * width
+        for k in range(width):
+            summed = I32(v[begin + k] + I32(I32(plan.rows[a + k]) << shift))
+            inside = min(max(summed, low), high)
+            v[begin + k] = inside
+            cut = I32(cut + I32(summed != inside))
+    return int(cut)
 
 
 @compiled
 def saturate_entries(
-    v: Array,
-    pointers: Array,
-    posts: Array,
-    weights: Array,
-    at: int,
-    ids: Array,
-    many: int,
-    shift: int,
-    low: int,
-    high: int,
+    v: Array, first: int, plan: Plan, row: int, ids: Array, at: int, many: int, shift: int
 ) -> int:
     """Do what saturate_rows does with stored entries."""
+    low, high = plan.limits[2], plan.limits[3]
     cut = 0
-    for e in range(U(many)):
-        row = U(at) + U(ids[e])
-        for k in range(U(pointers[row]), U(pointers[row + U(1)])):
-            post = U(posts[k])
-            summed = I32(v[post] + I32(I32(weights[k]) << shift))
+    for e in range(U(at), U(at) + U(many)):
+        source = U(row) + U(ids[e])
+        for k in range(U(plan.pointers[source]), U(plan.pointers[source + U(1)])):
+            post = U(first) + U(plan.posts[k])
+            summed = I32(v[post] + I32(I32(plan.weights[k]) << shift))
             v[post] = min(max(summed, low), high)
             cut += summed != v[post]
-    return cut
+    return int(cut)
 
 
 @compiled
-def decayed(state: int, factor: float, floor: bool, loss: bool) -> int:
-    """Return a state after decay. Its product with a factor of 1/4096 is exact in float64."""
-    product = state * factor
-    share = I32(np.floor(product)) if floor else I32(product)
-    return I32(state - share) if loss else share
-
-
-@compiled
-def fire(
-    v: Array, z: Array, threshold: Array, reset_to: Array, amount: Array, limits: Array, sub: bool
-) -> int:
-    """Compare, reset and write spikes to ``z``; returns how many states were cut."""
-    low, high = limits[2], limits[3]
-    cut = I32(0)
-    for i in range(v.size):
-        fired = v[i] > threshold[i]
-        z[i] = fired
-        if sub:
-            less = I32(v[i] - amount[i]) if fired else v[i]
-            v[i] = min(max(less, low), high)
-            cut = I32(cut + I32(less != v[i]))
-        else:
-            v[i] = reset_to[i] if fired else v[i]
-    return np.int64(cut)
-
-
-@compiled
-def integrate_before(
+def advance_before(
     total: Array,
     u: Array,
     v: Array,
+    z: Array,
+    first: int,
+    room: int,
     keep_u: Array,
     keep_v: Array,
     bias: Array,
+    threshold: Array,
+    back: Array,
     shift: int,
+    mask: int,
     limits: Array,
-    floor: bool,
-    loss: bool,
 ) -> tuple[int, int]:
-    """Let u and v decay, then add; returns how many v were cut and how many u wrapped."""
+    """Let u and v decay, add, fire and reset; returns how many v were cut and u wrapped.
+
+    A state's product with a factor in 1/4096 is exact in float64; the cast rounds toward zero.
+    """
     half, full, low, high = limits[0], limits[1], limits[2], limits[3]
     cut = I32(0)
     wrapped = I32(0)
-    for i in range(v.size):
-        drive = I32(decayed(u[i], keep_u[i], floor, loss) + I32(total[i] << shift))
+    for i in range(U(first), U(first) + U(room)):
+        drive = I32(I32(u[i] * keep_u[i]) + I32(total[i] << shift))
         new = I32(drive - full) if drive > half else drive
         new = I32(new + full) if new <= -half else new
         wrapped = I32(wrapped + I32(new != drive))
         u[i] = new
-        summed = I32(decayed(v[i], keep_v[i], floor, loss) + I32(new + bias[i]))
-        v[i] = min(max(summed, low), high)
-        cut = I32(cut + I32(summed != v[i]))
-    return np.int64(cut), np.int64(wrapped)
+        summed = I32(I32(v[i] * keep_v[i]) + I32(new + bias[i]))
+        inside = min(max(summed, low), high)
+        fired = inside > threshold[i]
+        z[i] = fired
+        reset = I32(I32(inside & mask) + back[i]) if fired else inside
+        kept = min(max(reset, low), high)
+        v[i] = kept
+        cut = I32(cut + I32(I32(summed != inside) + I32(reset != kept)))
+    return int(cut), int(wrapped)
 
 
 @compiled
-def integrate_after(
-    total: Array, leaked: Array, v: Array, bias: Array, shift: int, limits: Array, each: bool
-) -> int:
-    """Add to the leaked state, or, where each entry was added to v, the bias alone."""
-    low, high = limits[2], limits[3]
+def advance_after(total: Array, leaked: Array, v: Array, z: Array, plan: Plan, p: int) -> int:
+    """Add to the leaked state, fire, reset and leak; returns how many v were cut.
+
+    Where entries saturate one by one, they were added to v already.
+    """
+    low, high = plan.limits[2], plan.limits[3]
+    lost, bias, threshold, back = plan.keep_v, plan.bias, plan.threshold, plan.back
+    shift, mask, each = plan.shift[p], plan.mask[p], plan.each
     cut = I32(0)
-    for i in range(v.size):
+    for i in range(U(plan.first[p]), U(plan.first[p] + plan.room[p])):
         summed = v[i] if each else I32(leaked[i] + I32(total[i] << shift))
         inside = min(max(summed, low), high)
         biased = I32(inside + bias[i])
-        v[i] = min(max(biased, low), high)
-        cut = I32(cut + I32(I32(summed != inside) + I32(biased != v[i])))
-    return np.int64(cut)
+        most = min(max(biased, low), high)
+        fired = most > threshold[i]
+        z[i] = fired
+        reset = I32(I32(most & mask) + back[i]) if fired else most
+        kept = min(max(reset, low), high)
+        v[i] = kept
+        leaked[i] = kept - I32(np.floor(kept * lost[i]))
+        cut = I32(cut + I32(I32(summed != inside) + I32(I32(biased != most) + I32(reset != kept))))
+    return int(cut)
+
+
+@compiled
+def record(log: Array, at: int, step: int, values: Array, first: int, n: int) -> None:
+    """Copy n values from ``first`` on to their step of a recording; ``at`` < 0: nowhere."""
+    if at >= 0:
+        for i in range(U(n)):
+            log[U(at + step * n) + i] = values[U(first) + i]
 
 
 @compiled
 def simulate(
     plan: Plan,
+    samples: int,
+    steps: int,
     x: Array,
     spikes: Array,
     spikes_at: Array,
@@ -207,21 +223,21 @@ def simulate(
     vs_at: Array,
     counts: Array,
 ) -> tuple[int, int]:
-    """Run x, uint8 (samples, steps, inputs); returns how many states were cut and wrapped.
+    """Run samples of some steps; returns how many states were cut and how many wrapped.
 
+    x: uint64 (samples * steps * words of a step,), eight input neurons in each (see Plan.column).
     spikes, us, vs: flat recordings, a population's (samples, steps, n) from its entry of
     ``*_at`` on, or none where that is negative. counts: int64 (N,), spikes are added.
     """
-    samples, steps, _ = x.shape
-    neurons = plan.keep_u.size
-    low, high = plan.limits[2], plan.limits[3]
-    u = np.zeros(neurons, np.int32)
-    v = np.zeros(neurons, np.int32)
-    z = np.zeros(neurons, np.uint8)
-    total = np.zeros(neurons, np.int32)
-    # Room behind every population: events() writes a little more than there is.
-    room = plan.size.max() + 2 * AT_ONCE
-    ids = np.zeros((plan.size.size, plan.slots, room), np.int32)
+    width = x.size // (samples * steps)
+    u = np.zeros(plan.bias.size, np.int32)
+    v = np.zeros(plan.bias.size, np.int32)
+    z = np.zeros(plan.bias.size, np.uint8)
+    words = z.view(np.uint64)
+    total = np.zeros(plan.bias.size, np.int32)
+    # events() writes a little more than there is.
+    most = plan.room.max() + 2 * AT_ONCE
+    ids = np.zeros(plan.size.size * plan.slots * most, np.int32)
     many = np.zeros((plan.size.size, plan.slots), np.int64)
     cut = 0
     wrapped = 0
@@ -230,88 +246,49 @@ def simulate(
         v[:] = 0
         for t in range(steps):
             slot = t % plan.slots
+            step = sample * steps + t
             for p in plan.inputs:
-                row = x[sample, t, plan.column[p] : plan.column[p] + plan.size[p]]
-                many[p, slot] = events(row, ids[p, slot])
-                base = plan.first[p]
-                for e in range(many[p, slot]):
-                    counts[U(base + ids[p, slot, e])] += 1
+                at = (p * plan.slots + slot) * most
+                begin = step * width + plan.column[p]
+                end = begin + plan.room[p] // 8
+                silent, first = plan.size[p], plan.first[p]
+                many[p, slot] = events(x, begin, end, ids, at, silent, counts, first)
             for p in plan.order:
-                n = plan.size[p]
-                span = slice(plan.first[p], plan.first[p] + n)
-                sum_p, u_p, v_p, z_p = total[span], u[span], v[span], z[span]
-                shift = plan.shift[p]
+                first, room, shift = plan.first[p], plan.room[p], plan.shift[p]
                 if plan.each:
-                    v_p[:] = u_p
+                    v[first : first + room] = u[first : first + room]
                 else:
-                    sum_p[:] = 0
+                    total[first : first + room] = 0
                 for part in range(plan.parts[p], plan.parts[p + 1]):
                     if t < plan.delay[part]:
                         continue
-                    pre = plan.pre[part]
+                    pre, row = plan.pre[part], plan.at[part]
                     then = (t - plan.delay[part]) % plan.slots
-                    who, k, at = ids[pre, then], many[pre, then], plan.at[part]
+                    at, k = (pre * plan.slots + then) * most, many[pre, then]
                     if plan.dense[part]:
                         if plan.each:
-                            cut += saturate_rows(v_p, plan.rows, at, who, k, shift, low, high)
+                            cut += saturate_rows(v, first, room, plan, row, ids, at, k, shift)
                         else:
-                            add_rows(sum_p, plan.rows, at, who, k)
+                            add_rows(total, first, room, plan.rows, row, ids, at, k)
                     elif plan.each:
-                        cut += saturate_entries(
-                            v_p,
-                            plan.pointers,
-                            plan.posts,
-                            plan.weights,
-                            at,
-                            who,
-                            k,
-                            shift,
-                            low,
-                            high,
-                        )
+                        cut += saturate_entries(v, first, plan, row, ids, at, k, shift)
                     else:
-                        add_entries(sum_p, plan.pointers, plan.posts, plan.weights, at, who, k)
+                        add_entries(
+                            total, first, plan.pointers, plan.posts, plan.weights, row, ids, at, k
+                        )
                 if plan.before:
-                    more, turned = integrate_before(
-                        sum_p,
-                        u_p,
-                        v_p,
-                        plan.keep_u[span],
-                        plan.keep_v[span],
-                        plan.bias[span],
-                        shift,
-                        plan.limits,
-                        plan.floor,
-                        plan.loss,
-                    )
+                    more, turned = advance_before(
+                        total, u, v, z, first, room, plan.keep_u, plan.keep_v, plan.bias,
+                        plan.threshold, plan.back, shift, plan.mask[p], plan.limits,
+                    )  # fmt: skip
                     wrapped += turned
                 else:
-                    more = integrate_after(
-                        sum_p, u_p, v_p, plan.bias[span], shift, plan.limits, plan.each
-                    )
+                    more = advance_after(total, u, v, z, plan, p)
                 cut += more
-                cut += fire(
-                    v_p,
-                    z_p,
-                    plan.threshold[span],
-                    plan.reset_to[span],
-                    plan.amount[span],
-                    plan.limits,
-                    plan.subtract[p],
-                )
-                if not plan.before:
-                    for i in range(n):
-                        u_p[i] = decayed(
-                            v_p[i], plan.keep_v[plan.first[p] + i], plan.floor, plan.loss
-                        )
-                many[p, slot] = events(z_p, ids[p, slot])
-                for e in range(many[p, slot]):
-                    counts[U(plan.first[p] + ids[p, slot, e])] += 1
-                where = (sample * steps + t) * n
-                if spikes_at[p] >= 0:
-                    spikes[spikes_at[p] + where : spikes_at[p] + where + n] = z_p
-                if us_at[p] >= 0:
-                    us[us_at[p] + where : us_at[p] + where + n] = u_p
-                if vs_at[p] >= 0:
-                    vs[vs_at[p] + where : vs_at[p] + where + n] = v_p
+                at, n = (p * plan.slots + slot) * most, plan.size[p]
+                begin, end = first // 8, (first + room) // 8
+                many[p, slot] = events(words, begin, end, ids, at, n, counts, first)
+                record(spikes, spikes_at[p], step, z, first, n)
+                record(us, us_at[p], step, u, first, n)
+                record(vs, vs_at[p], step, v, first, n)
     return cut, wrapped
