@@ -42,8 +42,9 @@ class Plan(NamedTuple):
     ``at`` is where a dense part's rows start in ``rows``, a sparse one's in ``pointers``.
     rows: int16, per source neuron the weights to all places of the post population, and a row
     of zeros behind them. pointers, posts, weights: stored entries by source neuron.
-    keep_u, keep_v: float64 (N,), factors of decay. bias, threshold, back: int32 (N,) in units
-    of the state; a neuron that fires becomes (v & mask) + back. shift, mask: (P,). limits:
+    keep_u, keep_v: float64 (N,), factors of decay. start, bias, threshold, back: int32 (N,) in
+    units of the state; start: v before the first step; a neuron that fires becomes
+    (v & mask) + back. shift, mask: (P,). limits:
     int32 half, full (u wraps), low, high (of v). each, before: as Arithmetic says. slots: steps
     whose events are kept.
     """
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     weights: Array
     keep_u: Array
     keep_v: Array
+    start: Array
     bias: Array
     threshold: Array
     back: Array
@@ -87,7 +89,7 @@ def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int)
     travel, weights are small integers, decays are shares, and no sum leaves int32.
     """
     network, a = qnet.network, qnet.arithmetic
-    if qnet.real.grid is not None and qnet.real.coding.kind == "direct":
+    if qnet.real.coding.kind == "direct":
         return False
     if a.current != (a.leak == "before") or _DECAYS[a.leak] != (a.decay_form, a.decay_rounding):
         return False
@@ -107,7 +109,7 @@ def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int)
         within = (
             (q.threshold is None) == (network.step_of(population.name).threshold is None)
             and all(_between(code, 0, 1 << a.decay_bits) for code in (q.decay_u, q.decay_v))
-            and _between(q.v_reset, a.state_min, a.state_max)
+            and all(_between(v, a.state_min, a.state_max) for v in (q.v_reset, q.v_init))
             and _between(q.reset_amount, -_INT32 + top, _INT32 - top)
             and u_most + max(sum_most, top + bias) <= _INT32
             and (q.threshold is None or int(np.max(q.threshold)) << a.threshold_shift <= _INT32)
@@ -178,6 +180,7 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
         **wiring.arrays(),
         keep_u=share(flat(lambda q: q.decay_u)),
         keep_v=share(flat(lambda q: q.decay_v)),
+        start=flat(lambda q: q.v_init).astype(np.int32),
         bias=flat(lambda q: 0 if q.bias is None else q.bias << a.bias_shift).astype(np.int32),
         threshold=flat(
             lambda q: (largest if q.threshold is None else q.threshold) << a.threshold_shift,
@@ -259,14 +262,15 @@ class _Log:
     def __init__(
         self, network: Network, names: Set[str], lead: tuple[int, int], dtype: type
     ) -> None:
-        self._lead, self._start = lead, {}
+        self._lead = lead
+        self._start: dict[str, int] = {}
         self.at = np.full(len(network.populations), -1)
         size = 0
         for i, population in enumerate(network.populations):
             if population.name in names:
                 self.at[i] = self._start[population.name] = size
                 size += lead[0] * lead[1] * population.size
-        self.flat = np.empty(size, dtype)
+        self.flat: Array = np.empty(size, dtype)
 
     def of(self, population: Population) -> Array:
         """Return a population's recording."""
@@ -283,7 +287,11 @@ def _words(network: Network, x: Mapping[str, Array]) -> Array:
         over = -spikes.shape[2] % LANES
         given.append(np.pad(spikes, ((0, 0), (0, 0), (0, over))) if over else spikes)
     entering = given[0] if len(given) == 1 else np.concatenate(given, axis=2)
-    return np.ascontiguousarray(entering, np.uint8).reshape(-1).view(np.uint64)
+    words = np.ascontiguousarray(entering, np.uint8).reshape(-1).view(np.uint64)
+    # Always the same type to numba, which would compile anew for another.
+    words = np.require(words, requirements="A").view()
+    words.flags.writeable = False
+    return words
 
 
 def run(
@@ -293,8 +301,9 @@ def run(
     from snn_deploy.engine.kernel_loops import simulate
 
     network = qnet.network
-    lead = next(iter(x.values())).shape[:2]
-    book = Book(network, *lead, record)
+    samples, steps, _ = next(iter(x.values())).shape
+    lead = (samples, steps)
+    book = Book(network, samples, steps, record)
     # A population that never spikes passes on, and is recorded by, its membrane.
     silent = {n for n, q in qnet.populations.items() if q.threshold is None}
     stated = set(qnet.populations) if record == "states" else set()
@@ -304,9 +313,8 @@ def run(
     u = _Log(network, stated if qnet.arithmetic.current else set(), lead, np.int64)
     v = _Log(network, stated | read | silent, lead, np.int64)
     counts = np.zeros(flat.bias.size, np.int64)
-    cut, wrapped = simulate(
-        flat, *lead, _words(network, x), spikes.flat, spikes.at, u.flat, u.at, v.flat, v.at, counts
-    )
+    recordings = (spikes.flat, spikes.at, u.flat, u.at, v.flat, v.at)
+    cut, wrapped = simulate(flat, samples, steps, _words(network, x), *recordings, counts)
     for population, first in zip(network.populations, flat.first, strict=True):
         name = population.name
         if name in silent:

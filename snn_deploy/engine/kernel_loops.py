@@ -243,7 +243,9 @@ def simulate(
     wrapped = 0
     for sample in range(samples):
         u[:] = 0
-        v[:] = 0
+        v[:] = plan.start
+        if not plan.before:  # u holds what leaked v is
+            u[:] = plan.start
         for t in range(steps):
             slot = t % plan.slots
             step = sample * steps + t
