@@ -21,6 +21,7 @@ from snn_deploy.bridges.onnx_neurons import (
     states,
 )
 from snn_deploy.errors import UnsupportedError
+from snn_deploy.io.values import readout_json
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, Projection, fitted
@@ -323,7 +324,7 @@ class _Builder:
         network = self._network
         found = {
             "dt_s": network.dt_s,
-            "readout": asdict(network.readout),
+            "readout": readout_json(network.readout),
             "coding": asdict(network.coding),
             "inputs": list(network.inputs),
             "outputs": list(network.outputs),

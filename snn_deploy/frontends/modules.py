@@ -21,6 +21,7 @@ from snn_deploy.frontends.builder import Attribute, Builder, Signal, add_operato
 from snn_deploy.frontends.functions import apply_function
 from snn_deploy.frontends.record import Named
 from snn_deploy.frontends.trace import run_layer, strip, trace, untouched
+from snn_deploy.io.values import cutoff_json, cutoff_of
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Coding, Readout
 
 Graph = dict[str, Any]
@@ -49,8 +50,8 @@ def graph_from_module(
     example_input: one step's input with a batch axis, values do not matter; a single sample
     without batch is taken too, except where nn.Flatten comes first. dt_s: seconds, by default
     what the neurons say; a different one is an error. readout: a kind, or {"kind", "groups",
-    "window"}. coding: a kind, or {"kind", "steps", "seed", "gain"}. The module is left as it
-    was. Raises UnsupportedError and InputError that name the module's path.
+    "window", "cutoff"}. coding: a kind, or {"kind", "steps", "seed", "gain"}. The module is left
+    as it was. Raises UnsupportedError and InputError that name the module's path.
     """
     reading = read_module(module, example_input, dt_s=dt_s, readout=readout, coding=coding)
     return reading.graph, reading.state
@@ -135,10 +136,11 @@ def _readout(value: str | Mapping[str, Any] | Readout) -> dict[str, Any]:
     if isinstance(value, Readout):
         value = dataclasses.asdict(value)
     given: dict[str, Any] = {"kind": value} if isinstance(value, str) else dict(value)
-    full = {"kind": "count", "groups": None, "window": None} | given
-    if full["kind"] not in ("count", "vote", *MEMBRANE_READOUTS) or len(full) > 3:
+    full = {"kind": "count", "groups": None, "window": None, "cutoff": None} | given
+    if full["kind"] not in ("count", "vote", *MEMBRANE_READOUTS) or len(full) > 4:
         raise UsageError(
-            f"unknown readout {value!r}", hint="count, vote, last, max or mean; groups; window"
+            f"unknown readout {value!r}",
+            hint="count, vote, last, max or mean; groups; window; cutoff",
         )
     if (full["kind"] == "vote") != (full["groups"] is not None):
         raise UsageError(
@@ -148,6 +150,7 @@ def _readout(value: str | Mapping[str, Any] | Readout) -> dict[str, Any]:
         )
     if full["window"] is not None:
         full["window"] = [int(v) for v in full["window"]]
+    full["cutoff"] = cutoff_json(cutoff_of(full["cutoff"]))
     return full
 
 

@@ -48,7 +48,41 @@ def readout_of(value: object) -> Readout:
         kind=kind,
         groups=None if groups is None else whole(groups, "readout groups"),
         window=None if window is None else as_pair(window, "readout window"),
+        cutoff=cutoff_of(value.get("cutoff")),
     )
+
+
+def readout_json(readout: Readout) -> dict[str, Any]:
+    """Return what ``readout_of`` reads, in JSON values."""
+    return {
+        "kind": readout.kind,
+        "groups": readout.groups,
+        "window": None if readout.window is None else list(readout.window),
+        "cutoff": cutoff_json(readout.cutoff),
+    }
+
+
+def cutoff_of(value: object) -> tuple[float, ...] | None:
+    """Return a readout's cutoff; InputError for anything but a list of numbers.
+
+    null and infinity in the list: that step never stops a sample.
+    """
+    if value is None:
+        return None
+    given = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(given, list | tuple) or not all(
+        v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in given
+    ):
+        raise InputError(
+            f"a cutoff must be a list of thresholds, got {' '.join(repr(value).split())[:80]}",
+            hint="one number per step, such as [4, 3.5, 2], null where no sample stops",
+        )
+    return tuple(math.inf if v is None else float(v) for v in given)
+
+
+def cutoff_json(cutoff: tuple[float, ...] | None) -> list[float | None] | None:
+    """Return a cutoff in JSON values: JSON has no infinity, null stands for it."""
+    return None if cutoff is None else [None if math.isinf(v) else v for v in cutoff]
 
 
 def coding_of(value: object) -> Coding:

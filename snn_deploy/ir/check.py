@@ -225,3 +225,31 @@ def _check_readout(network: Network) -> None:
             where=network.source.path or None,
             hint="a window is (first, last) steps, first before last, last not included",
         )
+    if readout.cutoff is not None:
+        _check_cutoff(network, readout.cutoff)
+
+
+def _check_cutoff(network: Network, cutoff: tuple[float, ...]) -> None:
+    readout, where = network.readout, network.where(network.outputs[0])
+    if readout.kind in MEMBRANE_READOUTS:
+        raise InputError(
+            f"a {readout.kind} readout has no early stop: a cutoff compares spike counts",
+            where=where,
+            hint="use --readout count or vote:CLASSES, or leave the cutoff out",
+        )
+    wrong = [value for value in cutoff if not value >= 0]  # NaN too
+    if wrong:
+        raise InputError(
+            f"a cutoff threshold is {wrong[0]:g}",
+            where=where,
+            hint="thresholds are spikes, 0 or more; infinity never stops",
+        )
+    neurons = sum(network.population(name).size for name in network.outputs)
+    classes = readout.groups if readout.kind == "vote" else neurons
+    assert classes is not None
+    if classes < 2:
+        raise InputError(
+            "a cutoff compares the two largest scores, and the readout has one class",
+            where=where,
+            hint="leave the cutoff out, or read two classes or more",
+        )

@@ -66,26 +66,28 @@ class Readout:
 
     count: spikes per neuron summed over the window; vote: the same, summed over ``groups``
     contiguous equal groups of neurons; last, max, mean: of the membrane. window: [first, last)
-    steps, None for all. Ties go to the lowest index.
+    steps, None for all. Ties go to the lowest index. cutoff: None, or one threshold per step, in
+    spikes, 0 to infinity: a sample stops after the first step whose gap between the largest and
+    the second largest score so far is above it (see stop_steps). Only for count and vote.
     """
 
     kind: ReadoutKind = "count"
     groups: int | None = None
     window: tuple[int, int] | None = None
+    cutoff: tuple[float, ...] | None = None
 
     def scores(self, values: Array) -> Array:
         """Return (samples, classes) from the output's spikes or membrane (samples, steps, n).
 
-        Raises InputError where the window does not lie within the steps.
+        With a cutoff, as they stand at each sample's stop. Raises InputError where the window
+        does not lie within the steps, or the cutoff is shorter than they are.
         """
         values = values.reshape(*values.shape[:2], -1)
+        if self.cutoff is not None:
+            ran = np.arange(values.shape[1]) < self.stop_steps(values)[:, None]
+            values = np.where(ran[:, :, None], values, 0)
         if self.window is not None:
-            if self.window[1] > values.shape[1]:
-                raise InputError(
-                    "the readout window ends after the last step",
-                    used=f"window {self.window} of {values.shape[1]} steps",
-                    hint="run more steps, or choose an earlier window",
-                )
+            self._check_window(values.shape[1])
             values = values[:, self.window[0] : self.window[1]]
         if self.kind == "last":
             scores = values[:, -1]
@@ -102,6 +104,42 @@ class Readout:
     def predict(self, values: Array) -> Array:
         """Return (samples,) class indices; the lowest index wins a tie."""
         return np.asarray(self.scores(values).argmax(axis=1))
+
+    def stop_steps(self, values: Array) -> Array:
+        """Return (samples,) int64, how many steps each sample takes: t + 1 if it stops after t.
+
+        values: the output's spikes (samples, steps, n). A sample stops after the first step t
+        with gap > cutoff[t]; gap: largest minus second largest score of the window's steps up to
+        t. The last step always stops; without a cutoff it alone does. Raises as ``scores``.
+        """
+        samples, steps = values.shape[:2]
+        if self.cutoff is None:
+            return np.full(samples, steps)
+        if len(self.cutoff) < steps:
+            raise InputError(
+                "the readout's cutoff table is shorter than the run",
+                used=f"{len(self.cutoff)} thresholds for {steps} steps",
+                hint=f"run at most {len(self.cutoff)} steps, or give one threshold per step",
+            )
+        first, last = (0, steps) if self.window is None else self.window
+        self._check_window(steps)
+        counted = np.array(values.reshape(samples, steps, -1), np.float64)
+        counted[:, :first] = 0
+        counted[:, last:] = 0
+        if self.kind == "vote":
+            counted = counted.reshape(samples, steps, self.groups or 1, -1).sum(axis=3)
+        ordered = np.sort(counted.cumsum(axis=1), axis=2)
+        stops = ordered[:, :, -1] - ordered[:, :, -2] > np.array(self.cutoff[:steps])
+        stops[:, -1] = True
+        return np.asarray(stops.argmax(axis=1) + 1)
+
+    def _check_window(self, steps: int) -> None:
+        if self.window is not None and self.window[1] > steps:
+            raise InputError(
+                "the readout window ends after the last step",
+                used=f"window {self.window} of {steps} steps",
+                hint="run more steps, or choose an earlier window",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,9 +58,11 @@ def _projection_text(projection: Projection) -> str:
 
 def to_text(network: Network) -> str:
     """Return the network as lines: header, populations, projections."""
+    cutoff = network.readout.cutoff
     lines = [
-        f"network dt {network.dt_s:g} s, readout {network.readout.kind}, "
-        f"coding {network.coding.kind}"
+        f"network dt {network.dt_s:g} s, readout {network.readout.kind}"
+        + ("" if cutoff is None else f" with cutoff {_parameter(np.asarray(cutoff))}")
+        + f", coding {network.coding.kind}"
         + (f" over {network.coding.steps} steps" if network.coding.steps else "")
     ]
     for population in network.populations:

@@ -67,7 +67,7 @@ def test_the_conv_net_as_a_graph():
     assert node(graph, "fc")["bias"] == "fc.bias"
     assert "fc.bias" in state
     assert graph["dt_s"] == 1e-3
-    assert graph["readout"] == {"kind": "count", "groups": None, "window": None}
+    assert graph["readout"] == {"kind": "count", "groups": None, "window": None, "cutoff": None}
     assert graph["coding"] == {"kind": "rate", "steps": 8, "seed": 0, "gain": 1.0}
 
 

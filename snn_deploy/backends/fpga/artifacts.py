@@ -17,6 +17,7 @@ from snn_deploy.backends.fpga.cycles import (
 )
 from snn_deploy.backends.fpga.program import Core, FpgaProgram, Segment
 from snn_deploy.io.files import write_bytes, write_json
+from snn_deploy.io.values import readout_json
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network
 
@@ -89,11 +90,7 @@ def _shared(program: FpgaProgram, network: Network) -> dict[str, Any]:
         "engines": program.engines,
         "inputs": [{"name": name, "size": size} for name, size in program.inputs],
         "outputs": list(network.outputs),
-        "readout": {
-            "kind": network.readout.kind,
-            "groups": network.readout.groups,
-            "window": list(network.readout.window) if network.readout.window else None,
-        },
+        "readout": readout_json(network.readout),
         "dt_s": network.dt_s,
         "arithmetic": {
             "state_bits": a.state_bits,
