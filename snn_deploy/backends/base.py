@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -68,22 +68,50 @@ def once(program: Program, name: str, make: Callable[[], T]) -> T:
 
 
 def operations(program: Program, trace: Trace) -> Events:
-    """Return the synops, MACs, updates and spikes of a trace of this program."""
-    from snn_deploy.engine.count import Counter
+    """Return the synops, MACs, updates and spikes of a trace of this program.
 
-    return once(program, "counter", lambda: Counter(program.real, program.qnet)).count(trace)
+    Where its samples stopped early, also the host's operations that stopped them.
+    """
+    from snn_deploy.engine.count import Counter
+    from snn_deploy.engine.early import host_operations
+
+    counter = once(program, "counter", lambda: Counter(program.real, program.qnet))
+    return counter.count(trace) + host_operations(program.real, trace)
+
+
+def recording(program: Program, record: Record) -> Record:
+    """Return what an engine must record: an early stop is cut out of the spikes of all steps."""
+    early = program.real.readout.cutoff is not None and record == "output"
+    return "spikes" if early else record
+
+
+def counted(target: Target, program: Program, trace: Trace, record: Record = "states") -> Trace:
+    """Return a trace of all steps with its events, until each sample's stop under a cutoff.
+
+    trace: with spikes where there is a cutoff. record: "output" drops them. A target without
+    ``extra_steps`` runs all steps in any case.
+    """
+    from snn_deploy.engine.early import in_step
+
+    trace = replace(trace, events=target.events(program, trace))
+    extra = getattr(target, "extra_steps", None)
+    if program.real.readout.cutoff is not None and extra is not None:
+        trace = in_step(program.real, trace, extra(program))
+        trace = replace(trace, events=target.events(program, trace))
+    return replace(trace, spikes={}) if record == "output" else trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """How long one sample takes, as far as the target can say.
 
-    steps: algorithmic steps run, hops included. hop_steps: of those, added by the target.
+    steps: algorithmic steps run, hops included; the mean where samples stop early. hop_steps: of
+    those, added by the target.
     cycles: mean per sample, clocked targets. seconds: None where no source allows it, and then
     unavailable_reason says why. kind: simulated, estimated, ...
     """
 
-    steps: int
+    steps: float
     hop_steps: int = 0
     cycles: float | None = None
     seconds: float | None = None
@@ -108,9 +136,12 @@ class Target(Protocol):
     """One backend. Methods are pure but for ``run`` on external tools and ``write``.
 
     default_device: a shipped device's name, or the path of the plugin's own device file.
-    charged: the events that cost energy, each once. Two attributes are optional: ``settings``,
+    charged: the events that cost energy, each once. Three attributes are optional: ``settings``,
     name -> (what it is, least, most), is what ``--set`` takes; ``simulators()`` returns every
-    Oracle that ``run --on`` takes, where there are more than the judge.
+    Oracle that ``run --on`` takes, where there are more than the judge;
+    ``extra_steps(program)`` returns, by population, the steps that it has run beyond the output's
+    when the output finishes one (0 where not named): with it, ``counted`` ends what is counted at
+    each sample's early stop. A target that has neither this nor a count of its own runs all steps.
     """
 
     name: str

@@ -29,21 +29,32 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stops:
+    """Samples that stopped before the last step, and those that stopped elsewhere in the judge."""
+
+    early: int
+    different: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Both answers.
 
     proof: None where no independent simulator ran. lowering: our engine on the program's own
-    numbers against our engine on the network that it was lowered from.
+    numbers against our engine on the network that it was lowered from. All steps are compared,
+    those after an early stop too; stops: None without a cutoff.
     """
 
     proof: Comparison | None
     lowering: Comparison
     fidelity: Fidelity | None
+    stops: Stops | None = None
 
     @property
     def equal(self) -> bool:
         """Whether every comparison that ran found no difference."""
-        return self.lowering.equal and (self.proof is None or self.proof.equal)
+        same_stops = self.stops is None or not self.stops.different
+        return same_stops and self.lowering.equal and (self.proof is None or self.proof.equal)
 
     @property
     def first(self) -> Mismatch | None:
@@ -82,7 +93,7 @@ def verify(
     own = "integer engine" if program.qnet is not None else "float engine"
     lowered = target.run(program, x, "states")
     lowering = compare(network, lowered, ours, names=(f"{target.name} program", own), tolerance=0.0)
-    proof = None
+    proof, judged = None, lowered
     if oracle is not None:
         judged = oracle.run(program, x)
         # The float engine runs the program; the oracle, the network that it stands for.
@@ -94,7 +105,12 @@ def verify(
     if program.qnet is not None:
         real = EventEngine(network).run(x, "spikes")
         fidelity = _fidelity(network, real, ours, labels)
-    return Verdict(proof=proof, lowering=lowering, fidelity=fidelity)
+    stops = None
+    if network.readout.cutoff is not None:
+        steps = network.readout.stop_steps(ours.output)
+        other = network.readout.stop_steps(judged.output)
+        stops = Stops(early=int(np.sum(steps < ours.steps)), different=int(np.sum(steps != other)))
+    return Verdict(proof=proof, lowering=lowering, fidelity=fidelity, stops=stops)
 
 
 def _fidelity(network: Network, real: Trace, ours: Trace, labels: Array | None) -> Fidelity:

@@ -9,6 +9,7 @@ import click
 from snn_deploy.cli.options import (
     bits_option,
     check_settings,
+    cutoff_option,
     folded_network,
     input_options,
     model_options,
@@ -16,6 +17,7 @@ from snn_deploy.cli.options import (
     prepared,
     read_data,
     settings_option,
+    with_cutoff,
 )
 from snn_deploy.cli.output import check_targets, emit, fail, progress
 
@@ -32,6 +34,7 @@ from snn_deploy.cli.output import check_targets, emit, fail, progress
     help="Targets to run on.",
 )
 @input_options
+@cutoff_option
 @bits_option
 @settings_option
 @click.option(
@@ -59,6 +62,7 @@ def command(**options: Any) -> None:
     check_settings(targets, options)
     network = folded_network(options)
     data = read_data(network, options)
+    network = with_cutoff(network, data, options)
     outcomes, left_out = [], []
     for target in targets:
         try:

@@ -203,6 +203,12 @@ input_options = _all(
         help="Only the first N samples.",
     ),
 )
+cutoff_option = click.option(
+    "--cutoff",
+    type=float,
+    metavar="GAP",
+    help="Stop a sample once its best class leads by more than GAP spikes.",
+)
 #: Where results go.
 output_options = _all(
     click.option(
@@ -341,6 +347,20 @@ def check_settings(targets: Sequence[Target], options: dict[str, Any]) -> None:
                 where=", ".join(target.name for target in targets),
                 hint=f"settings: {', '.join(known)}" if known else "leave --set out",
             )
+
+
+def with_cutoff(network: Network, data: InputData, options: dict[str, Any]) -> Network:
+    """Return the network with the cutoff that the options name, the same for each step."""
+    from dataclasses import replace
+
+    from snn_deploy.ir.check import check
+    from snn_deploy.report.analyse import steps_of
+
+    gap = options.get("cutoff")
+    if gap is None:
+        return network
+    cutoff = (gap,) * steps_of(network, data)
+    return check(replace(network, readout=replace(network.readout, cutoff=cutoff)))
 
 
 def prepared(

@@ -9,6 +9,7 @@ import click
 
 from snn_deploy.cli.options import (
     check_settings,
+    cutoff_option,
     folded_network,
     input_options,
     model_options,
@@ -16,6 +17,7 @@ from snn_deploy.cli.options import (
     prepared,
     read_data,
     target_options,
+    with_cutoff,
 )
 from snn_deploy.cli.output import check_targets, emit, progress
 
@@ -24,6 +26,7 @@ from snn_deploy.cli.output import check_targets, emit, progress
 @model_options
 @target_options
 @input_options
+@cutoff_option
 @click.option(
     "--on", "place", metavar="PLACE", help="emulator (default) or the target's simulator."
 )
@@ -64,6 +67,7 @@ def command(**options: Any) -> None:
         )
     network = folded_network(options)
     data = read_data(network, options)
+    network = with_cutoff(network, data, options)
     program = prepared(network, target, options, arithmetic=options["arithmetic"])
     keep = options["trace_to"] is not None
     with progress(options, f"running on {target.name}") as update:

@@ -8,6 +8,7 @@ import click
 
 from snn_deploy.cli.options import (
     check_settings,
+    cutoff_option,
     folded_network,
     input_options,
     model_options,
@@ -15,6 +16,7 @@ from snn_deploy.cli.options import (
     prepared,
     read_data,
     target_options,
+    with_cutoff,
 )
 from snn_deploy.cli.output import check_targets, emit, fail
 
@@ -23,6 +25,7 @@ from snn_deploy.cli.output import check_targets, emit, fail
 @model_options
 @target_options
 @input_options
+@cutoff_option
 @click.option(
     "--on", "place", metavar="PLACE", help="The simulator that judges; emulator for none."
 )
@@ -49,6 +52,7 @@ def command(**options: Any) -> None:
     network = folded_network(options)
     options["samples"] = 20 if options["samples"] is None else options["samples"]
     data = read_data(network, options)
+    network = with_cutoff(network, data, options)
     program = prepared(network, target, options)
     x = encoded(network, data, 0, data.samples)
     verdict = verify(target, program, x, data.y, judge)

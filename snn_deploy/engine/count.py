@@ -45,12 +45,14 @@ class Counter:
         return network.step_of(projection.pre).threshold is None and not spiking_input
 
     def count(self, trace: Trace) -> Events:
-        """Return the events of a trace; analogue input costs MACs, in every step, not synops."""
+        """Return the events of a trace, until its samples' stops where they stopped early.
+
+        Analogue input costs MACs, in every step, not synops.
+        """
         network = self._network
-        work = trace.samples * trace.steps
         counts: dict[tuple[str, str], int] = {}
         for projection, (dense, nonzero) in self._projections:
-            spikes = trace.counts[projection.pre]
+            spikes, work = trace.carried(projection)
             where = projection.name
             learned = not projection.helper and any(
                 isinstance(s, LEARNED) for s in projection.synapses
@@ -71,7 +73,8 @@ class Counter:
                 if network.coding.kind != "direct":
                     counts[population.name, "spikes"] = int(spikes_of.sum())
                 continue
-            counts[population.name, "neuron_updates"] = population.size * work
+            updates = population.size * trace.work(population.name)
+            counts[population.name, "neuron_updates"] = updates
             if network.step_of(population.name).threshold is not None:
                 counts[population.name, "spikes"] = int(spikes_of.sum())
                 counts[population.name, "neuron_updates_active"] = int(spikes_of.sum())

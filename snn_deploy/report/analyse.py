@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from snn_deploy.backends.base import Latency, Oracle, Program, Target
+from snn_deploy.backends.base import Latency, Oracle, Program, Target, counted
 from snn_deploy.budget.findings import Fit, findings, verdict
 from snn_deploy.budget.price import Budget, price
 from snn_deploy.device.usage import Usage
@@ -16,9 +16,23 @@ from snn_deploy.io.inputs import InputData, encode
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
-from snn_deploy.ir.trace import Trace
+from snn_deploy.ir.trace import Trace, joined
 
 _BATCH_VALUES = 40_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Uncut:
+    """What the same run gives when every sample takes all steps.
+
+    in_flight: population -> steps that it had run beyond the sample's own when the stop took
+    effect, mean over the samples; those that are not 0.
+    """
+
+    events: Events
+    latency: Latency
+    budget: Budget
+    in_flight: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,7 +41,8 @@ class Outcome:
 
     predictions (samples,); accuracy and confusion (true, predicted) where labels were given.
     place: what ran it, our model of the target or a simulator with its version. trace:
-    population -> (samples, steps, *shape) where asked for. overflows: as in Trace.
+    population -> (samples, steps, *shape) where asked for. overflows: as in Trace. steps_run:
+    (samples,), up to each sample's early stop. uncut: None where the target ran all steps.
     """
 
     target: Target
@@ -44,6 +59,8 @@ class Outcome:
     usage: Usage
     fit: Fit
     place: str
+    steps_run: Array
+    uncut: Uncut | None = None
     overflows: dict[str, int] = field(default_factory=dict)
     trace: dict[str, Array] = field(default_factory=dict)
 
@@ -54,10 +71,14 @@ def batch_size(network: Network, steps: int) -> int:
     return int(max(1, min(512, _BATCH_VALUES // (widest * steps))))
 
 
+def steps_of(network: Network, data: InputData) -> int:
+    """Return how many steps the samples of ``data`` take."""
+    return int(data.x.shape[1]) if data.kind == "steps" else network.coding.steps or 1
+
+
 def encoded_batches(network: Network, data: InputData, count: int) -> list[tuple[int, int]]:
     """Return (first, last) of each batch of the first ``count`` samples."""
-    steps = data.x.shape[1] if data.kind == "steps" else network.coding.steps or 1
-    size = batch_size(network, steps)
+    size = batch_size(network, steps_of(network, data))
     return [(i, min(i + size, count)) for i in range(0, count, size)]
 
 
@@ -104,36 +125,24 @@ def run(
     check_labels(network, data)
     predictions: list[Array] = []
     parts: list[Trace] = []
-    events = Events()
     kept: dict[str, list[Array]] = {}
     for first, last in encoded_batches(network, data, data.samples):
         x = encoded(network, data, first, last)
         if simulator is None:
             trace = target.run(program, x, "spikes" if keep_trace else "output")
         else:
-            trace = simulator.run(program, x)
-            trace = replace(trace, events=target.events(program, trace))
+            trace = counted(target, program, simulator.run(program, x))
         predictions.append(network.readout.predict(trace.output))
-        events = events + trace.events
         # Only counts and timing go on: a whole data set's spikes and states need not fit.
         parts.append(replace(trace, output=trace.output[:1], spikes={}, states={}))
         for name, spikes in trace.spikes.items() if keep_trace else ():
             kept.setdefault(name, []).append(spikes)
         if progress is not None:
             progress(last, data.samples)
-    whole = _joined(parts, events)
+    whole = joined(parts)
     predicted = np.concatenate(predictions)
-    latency = target.latency(program, whole)
+    latency, budget = _priced(target, program, whole)
     usage = target.usage(program)
-    seconds = None if latency.seconds is None else latency.seconds * whole.samples
-    budget = price(
-        events,
-        program.device,
-        charged=target.charged,
-        samples=whole.samples,
-        duration_s=seconds,
-        label=f"{target.name} on {program.device.name}",
-    )
     return Outcome(
         target=target,
         program=program,
@@ -143,14 +152,45 @@ def run(
         labels=labels,
         accuracy=None if labels is None else float(np.mean(predicted == labels)),
         confusion=None if labels is None else confusion(labels, predicted, classes_of(network)),
-        events=events,
+        events=whole.events,
         budget=budget,
         latency=latency,
         usage=usage,
         fit=verdict(findings(usage, program.device), program.device.name, usage.excludes),
         place=_place(target, program, simulator),
+        steps_run=np.full(whole.samples, whole.steps) if whole.stop is None else whole.stop.steps,
+        uncut=_uncut(target, program, whole),
         overflows=dict(whole.overflows),
         trace={name: np.concatenate(arrays) for name, arrays in kept.items()},
+    )
+
+
+def _priced(target: Target, program: Program, trace: Trace) -> tuple[Latency, Budget]:
+    """Return latency and energy per sample."""
+    latency = target.latency(program, trace)
+    seconds = None if latency.seconds is None else latency.seconds * trace.samples
+    budget = price(
+        trace.events,
+        program.device,
+        charged=target.charged,
+        samples=trace.samples,
+        duration_s=seconds,
+        label=f"{target.name} on {program.device.name}",
+    )
+    return latency, budget
+
+
+def _uncut(target: Target, program: Program, trace: Trace) -> Uncut | None:
+    stop = trace.stop
+    if stop is None:
+        return None
+    latency, budget = _priced(target, program, stop.whole)
+    beyond = {name: float(np.mean(ran - stop.steps)) for name, ran in stop.ran.items()}
+    return Uncut(
+        events=stop.whole.events,
+        latency=latency,
+        budget=budget,
+        in_flight={name: steps for name, steps in beyond.items() if steps},
     )
 
 
@@ -160,21 +200,6 @@ def _place(target: Target, program: Program, simulator: Oracle | None) -> str:
     if program.qnet is not None and target.arithmetic() is None:
         return f"our engine, in {program.qnet.arithmetic.name}'s integers"
     return "our model of the target"
-
-
-def _joined(parts: list[Trace], events: Events) -> Trace:
-    """Return the parts as one trace, without recordings."""
-    counts = {name: sum(p.counts[name] for p in parts) for name in parts[0].counts}
-    timing = {name: np.concatenate([p.timing[name] for p in parts]) for name in parts[0].timing}
-    return Trace(
-        output=parts[0].output,
-        counts=counts,  # type: ignore[arg-type]
-        samples=sum(p.samples for p in parts),
-        steps=parts[0].steps,
-        events=events,
-        timing=timing,
-        overflows={k: sum(p.overflows[k] for p in parts) for k in parts[0].overflows},
-    )
 
 
 def confusion(labels: Array, predicted: Array, classes: int) -> Array:

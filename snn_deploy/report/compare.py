@@ -10,6 +10,7 @@ from snn_deploy.backends.verify import Verdict
 from snn_deploy.budget.price import ranking
 from snn_deploy.ir.network import Network
 from snn_deploy.report.analyse import Outcome
+from snn_deploy.report.early import early_items, early_line
 from snn_deploy.report.layers import (
     cell,
     energy_chart,
@@ -61,6 +62,9 @@ def compare_report(
         lines = tuple((name, verdict_line(verdict)) for name, verdict in verdicts.items())
         equal = all(verdict.equal for verdict in verdicts.values())
         items.insert(0, Text(lines=lines, title="Verified", tone="good" if equal else "bad"))
+    if network.readout.cutoff is not None:
+        stops = tuple((o.target.name, early_line(o)) for o in outcomes)
+        items.append(Text(lines=stops, title="Early stop"))
     if notes:
         items.append(Text(lines=tuple(notes), title="Ranking by energy", tone="unsure"))
     if left_out:
@@ -78,6 +82,7 @@ def compare_report(
             *layer_tables(o),
             energy_table(o),
             energy_chart(o),
+            *early_items(o),
         ]
         if verdict is not None:
             detail += verify_section(o.program, verdict, "").items
@@ -168,7 +173,7 @@ def _latency_cell(outcome: Outcome) -> str:
     latency = outcome.latency
     if latency.seconds is not None:
         return units.seconds(latency.seconds)
-    return f"{latency.steps} steps"
+    return f"{units.count(latency.steps)} steps"
 
 
 def _verdict_cell(verdict: Verdict | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from snn_deploy import units
+from snn_deploy.io.values import cutoff_json
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.synapses import learned_nonzeros, learned_size
 from snn_deploy.report.model import Text
@@ -27,6 +28,7 @@ def network_facts(network: Network) -> dict[str, Any]:
         "coding": network.coding.kind,
         "steps": network.coding.steps,
         "readout": network.readout.kind,
+        "cutoff": cutoff_json(network.readout.cutoff),
         "neurons": sum(p.size for p in network.computing()),
         "weights": size,
         "nonzeros": nonzeros,
@@ -49,7 +51,8 @@ def network_text(network: Network) -> Text:
             ),
             (
                 "input",
-                f"{coding}, {steps} of {units.si(network.dt_s, 's')}, {facts['readout']} readout",
+                f"{coding}, {steps} of {units.si(network.dt_s, 's')}, {facts['readout']} readout"
+                + (", early stop" if network.readout.cutoff is not None else ""),
             ),
         )
     )

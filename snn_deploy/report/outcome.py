@@ -8,6 +8,7 @@ import numpy as np
 
 from snn_deploy import units
 from snn_deploy.report.analyse import Outcome
+from snn_deploy.report.early import early_data, early_sections, steps_data
 from snn_deploy.report.layers import energy_table, layer_records, layer_tables, sources_section
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
@@ -18,7 +19,7 @@ def latency_line(outcome: Outcome) -> str:
     """Return latency in words."""
     latency = outcome.latency
     hops = f" ({latency.hop_steps} of them hops)" if latency.hop_steps else ""
-    parts = [f"{latency.steps} steps{hops}"]
+    parts = [f"{units.count(latency.steps)} steps{hops}"]
     if latency.cycles is not None:
         parts.append(f"{units.count(round(latency.cycles))} cycles")
     if latency.seconds is not None:
@@ -90,6 +91,8 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         "arithmetic": None if qnet is None else qnet.arithmetic.name,
         "samples": outcome.samples,
         "steps": outcome.steps,
+        "steps_run": {**steps_data(outcome), "per_sample": outcome.steps_run.tolist()},
+        "early_stop": early_data(outcome),
         "accuracy": outcome.accuracy,
         "predictions": outcome.predictions.tolist(),
         "labels": None if outcome.labels is None else outcome.labels.tolist(),
@@ -123,6 +126,7 @@ def run_report(outcome: Outcome) -> Report:
         Section(title="", items=(facts,)),
         Section(title="Per layer", items=layer_tables(outcome)),
         Section(title="Energy per sample", items=(energy_table(outcome),)),
+        *early_sections(outcome),
     ]
     quantization = quantization_section(outcome.program, detail=True)
     if quantization is not None:

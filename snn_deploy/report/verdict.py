@@ -6,7 +6,7 @@ from typing import Any
 
 from snn_deploy import units
 from snn_deploy.backends.base import Program
-from snn_deploy.backends.verify import Fidelity, Verdict
+from snn_deploy.backends.verify import Fidelity, Stops, Verdict
 from snn_deploy.engine.compare import Comparison
 from snn_deploy.report.model import Item, Report, Section, Text
 from snn_deploy.report.network import network_facts, network_text
@@ -99,9 +99,22 @@ def verify_section(program: Program, verdict: Verdict, title: str) -> Section:
                     tone="bad",
                 )
             )
+    if verdict.stops is not None:
+        compared = verdict.proof or verdict.lowering
+        items.append(_stops_text(verdict.stops, compared.samples))
     if verdict.fidelity is not None:
         items.append(_fidelity_text(verdict.fidelity))
     return Section(title=title, items=tuple(items))
+
+
+def _stops_text(stops: Stops, samples: int) -> Text:
+    line = f"{stops.early:,} of {samples:,} samples stop before the last step"
+    line += f"; {stops.different:,} stop elsewhere" if stops.different else ", the same everywhere"
+    return Text(
+        title="early stop (all steps are compared)",
+        lines=(("stops", line),),
+        tone="bad" if stops.different else "good",
+    )
 
 
 def _fidelity_text(fidelity: Fidelity) -> Text:
@@ -127,6 +140,9 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
         "equal": verdict.equal,
         "proof": _comparison_data(verdict.proof),
         "lowering": _comparison_data(verdict.lowering),
+        "stops": None
+        if verdict.stops is None
+        else {"early": verdict.stops.early, "different": verdict.stops.different},
         "fidelity": None
         if fidelity is None
         else {

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
+from snn_deploy.backends.base import (
+    Latency,
+    Options,
+    Oracle,
+    Program,
+    counted,
+    once,
+    operations,
+    recording,
+)
 from snn_deploy.engine.loop import Inputs, Record
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
@@ -27,8 +35,8 @@ class CpuTarget:
     title = "CPU reference (float)"
     family = "cpu"
     default_device = "cpu45"
-    charged = ("synops_effective", "synops_helper", "macs", "neuron_updates")
-    places = ("emulator",)
+    charged: tuple[str, ...] = ("synops_effective", "synops_helper", "macs", "neuron_updates")
+    places: tuple[str, ...] = ("emulator",)
 
     def arithmetic(self) -> Arithmetic | None:
         """Return None: it computes in float."""
@@ -59,8 +67,12 @@ class CpuTarget:
             qnet = program.qnet
             return EventEngine(program.payload) if qnet is None else FixedEngine(qnet)
 
-        trace = once(program, "engine", made).run(x, record)
-        return replace(trace, events=self.events(program, trace))
+        trace = once(program, "engine", made).run(x, recording(program, record))
+        return counted(self, program, trace, record)
+
+    def extra_steps(self, program: Program) -> dict[str, int]:
+        """Return nothing: every population runs a step before any runs the next."""
+        return {}
 
     def events(self, program: Program, trace: Trace) -> Events:
         """Return synops, MACs, updates and spikes."""
@@ -69,7 +81,7 @@ class CpuTarget:
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return steps; wall-clock time depends on the machine and is not a property of it."""
         return Latency(
-            steps=trace.steps, unavailable_reason="depends on the computer; see tools/bench.py"
+            steps=trace.mean_steps, unavailable_reason="depends on the computer; see tools/bench.py"
         )
 
     def usage(self, program: Program) -> Usage:

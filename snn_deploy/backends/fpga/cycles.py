@@ -19,7 +19,7 @@ engine runs the layers one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,29 +48,52 @@ PARTS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CoreCycles:
-    """One core's cycles. total and every part: int64 (samples, steps); stalls: cycles in which
-    a full FIFO held the events back; the counts are totals over the batch, per projection:
-    entries read, accumulates (entries with a nonzero weight), pointer rows read.
+    """One core's cycles; every figure int64 (samples, steps).
+
+    stalls: cycles in which a full FIFO held the events back; pushes: into the FIFOs. Per
+    projection: entries read, accumulates (entries with a nonzero weight), pointer rows read.
     """
 
     total: Array
     parts: Mapping[str, Array]
     stalls: Array
-    pushes: int
-    entries: Mapping[str, int]
-    accumulates: Mapping[str, int]
-    pointer_rows: Mapping[str, int]
+    pushes: Array
+    entries: Mapping[str, Array]
+    accumulates: Mapping[str, Array]
+    pointer_rows: Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cycles:
-    """A batch's cycles. cores: by population; latency: int64 (samples,), first to last step of
-    the whole network; start: by population, when each step starts, int64 (samples, steps).
+    """A batch's cycles. cores: by population; start and end: by population, when each step starts
+    and has ended, int64 (samples, steps); sources: by population, those that feed it.
     """
 
     cores: Mapping[str, CoreCycles]
-    latency: Array
     start: Mapping[str, Array]
+    end: Mapping[str, Array]
+    sources: Mapping[str, frozenset[str]]
+
+    @property
+    def latency(self) -> Array:
+        """First to last step of the whole network, int64 (samples,)."""
+        return np.asarray(np.max([end[:, -1] for end in self.end.values()], axis=0))
+
+    def finished(self, outputs: Sequence[str], steps: Array) -> Array:
+        """Return when the outputs have ended the first ``steps`` (samples,), int64 (samples,)."""
+        each = np.arange(len(steps))
+        return np.asarray(np.max([self.end[name][each, steps - 1] for name in outputs], axis=0))
+
+    def begun(self, time: Array) -> dict[str, Array]:
+        """Return the steps that each population has begun before ``time``, int64 (samples,).
+
+        An input has sent the steps that any of its readers has begun.
+        """
+        found = {n: (start < time[:, None]).sum(axis=1) for n, start in self.start.items()}
+        for name, sources in self.sources.items():
+            for source in sources - self.start.keys():
+                found[source] = np.maximum(found.get(source, 0), found[name])
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,16 +164,16 @@ class CycleModel:
     def __init__(self, program: FpgaProgram) -> None:
         self.program = program
         self._cores = [_CoreModel(core, program.fifo_depth) for core in program]
-        self._sources = {c.population: {s.pre for s in c.segments} for c in program}
+        self._sources = {c.population: frozenset(s.pre for s in c.segments) for c in program}
 
     def run(self, spikes: Mapping[str, Array]) -> Cycles:
         """Return the cycles of a batch; spikes: by population, 0/1, (samples, steps, ...)."""
         cores = {m.core.population: m.run(spikes) for m in self._cores}
-        start, latency = self._network({n: c.total for n, c in cores.items()})
-        return Cycles(cores=cores, latency=latency, start=start)
+        start, end = self._network({n: c.total for n, c in cores.items()})
+        return Cycles(cores=cores, start=start, end=end, sources=self._sources)
 
-    def _network(self, total: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
-        """Return when each step of each core starts, and the latency of each sample."""
+    def _network(self, total: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return when each step of each core starts and has ended."""
         samples, steps = next(iter(total.values())).shape
         start = {name: np.zeros((samples, steps), np.int64) for name in total}
         end = {name: np.zeros((samples, steps), np.int64) for name in total}
@@ -174,8 +197,7 @@ class CycleModel:
                         np.maximum(begin, end[reader][:, t - BUFFERED_STEPS], out=begin)
                 start[name][:, t] = begin
                 end[name][:, t] = begin + total[name][:, t]
-        latency = np.max([e[:, -1] for e in end.values()], axis=0)
-        return start, np.asarray(latency)
+        return start, end
 
 
 class _CoreModel:
@@ -210,28 +232,43 @@ class _CoreModel:
             self._lengths,
             self._depth,
         ).reshape(samples, steps, -1)
-        counts = np.bincount(events, minlength=flat.shape[1])
+        by_step = _BySegment(core, where, events, (samples, steps))
         time, slots, work, busiest, stalls, pushes = (found[..., i] for i in (0, 1, 2, 3, 4, 6))
         split = _split(time, slots, work, busiest, core)
         return CoreCycles(
             total=sum(split.values(), start=np.zeros((samples, steps), np.int64)),
             parts=split,
             stalls=stalls,
-            pushes=int(pushes.sum()),
-            entries=self._of_segments(counts, self._entries),
-            accumulates=self._of_segments(counts, self._accumulates),
-            pointer_rows=self._of_segments(
-                counts, self._pointers if core.format == "csr" else self._pointers * 0
+            pushes=pushes,
+            entries=by_step.sums(self._entries),
+            accumulates=by_step.sums(self._accumulates),
+            pointer_rows=by_step.sums(
+                self._pointers if core.format == "csr" else self._pointers * 0
             ),
         )
 
-    def _of_segments(self, counts: Array, per_event: Array) -> dict[str, int]:
-        result, first = {}, 0
-        for segment in self.core.segments:
-            span = slice(first, first + segment.pre_size)
-            result[segment.projection] = int(counts[span] @ per_event[span])
-            first += segment.pre_size
-        return result
+
+class _BySegment:
+    """A batch's events, to be summed per segment, sample and step.
+
+    where: the flat (sample, step) of each event; events: their index in the segments' line.
+    """
+
+    def __init__(self, core: Core, where: Array, events: Array, lead: tuple[int, int]) -> None:
+        ends = np.cumsum([0, *(s.pre_size for s in core.segments)])
+        self._cell = where * len(core.segments) + np.searchsorted(ends, events, side="right") - 1
+        self._events, self._lead = events, lead
+        self._names = [s.projection for s in core.segments]
+
+    def sums(self, per_event: Array) -> dict[str, Array]:
+        """Return the sums of a figure of each event, int64 (samples, steps) by projection."""
+        shape = (*self._lead, len(self._names))
+        # Sums of whole numbers far below 2^53: exact in bincount's floats.
+        flat = np.bincount(
+            self._cell, weights=per_event[self._events], minlength=int(np.prod(shape))
+        )
+        table = flat.astype(np.int64).reshape(shape)
+        return {name: table[..., i] for i, name in enumerate(self._names)}
 
 
 def _split(time: Array, slots: Array, work: Array, busiest: Array, core: Core) -> dict[str, Array]:

@@ -16,10 +16,10 @@ from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
-from snn_deploy.ir.trace import Trace
+from snn_deploy.ir.trace import Trace, joined, spikes_until
 
 if TYPE_CHECKING:
-    from snn_deploy.backends.fpga.cycles import CycleModel, Cycles
+    from snn_deploy.backends.fpga.cycles import Cycles
     from snn_deploy.backends.fpga.layout import Settings
     from snn_deploy.backends.fpga.program import FpgaProgram
     from snn_deploy.device.usage import Usage
@@ -123,10 +123,9 @@ class FpgaTarget:
         for first in range(0, max(1, len(x)), most):
             wanted = cast("Record", "spikes" if record == "output" else record)
             trace = engine.run(x[first : first + most], wanted)
-            parts.append(_counted(payload, program, trace, model))
-            if record == "output":
-                parts[-1] = replace(parts[-1], spikes={})
-        return _joined(parts)
+            trace = _measured(payload, program, trace, model.run(trace.spikes))
+            parts.append(replace(trace, spikes={}) if record == "output" else trace)
+        return joined(parts)
 
     def cycles(self, program: Program, trace: Trace) -> Cycles:
         """Return the cycles per sample, step and population of a trace with spikes."""
@@ -140,10 +139,12 @@ class FpgaTarget:
         clock = program.device.timing.get("clock_hz")
         if clock is None or isinstance(clock.value, tuple):
             why = program.device.unknown.get("clock_hz", f"{program.device.name} states no clock")
-            return Latency(steps=trace.steps, cycles=cycles, unavailable_reason=why)
+            return Latency(steps=trace.mean_steps, cycles=cycles, unavailable_reason=why)
         # Cycles are exact; a clock that nobody measured makes the seconds an estimate.
         kind = "simulated" if clock.kind in ("measured", "simulated") else "estimated"
-        return Latency(steps=trace.steps, cycles=cycles, seconds=cycles / clock.value, kind=kind)
+        return Latency(
+            steps=trace.mean_steps, cycles=cycles, seconds=cycles / clock.value, kind=kind
+        )
 
     def usage(self, program: Program) -> Usage:
         """Return memory bits by layer, and block RAM."""
@@ -187,18 +188,42 @@ def settings(given: Mapping[str, int] | None) -> Settings:
     )
 
 
-def _counted(payload: FpgaProgram, program: Program, trace: Trace, model: CycleModel) -> Trace:
+def _measured(payload: FpgaProgram, program: Program, trace: Trace, cycles: Cycles) -> Trace:
+    """Return the trace with events and timing, until each sample's stop under a cutoff.
+
+    A sample stops when the output has finished its step. A layer that has begun a step by then
+    has that step counted whole: layers run ahead of the output, as far as the buffers let them.
+    """
+    from snn_deploy.engine.early import until
+
+    network = program.real
+    whole = _counted(payload, program, trace, cycles, cycles.latency)
+    if network.readout.cutoff is None:
+        return whole
+    stops = network.readout.stop_steps(trace.output)
+    latency = cycles.finished(network.outputs, stops)
+    ran = cycles.begun(latency)
+    arrived = {p.name: spikes_until(trace.spikes[p.pre], ran[p.post]) for p in network.projections}
+    return _counted(payload, program, until(whole, stops, ran, arrived), cycles, latency)
+
+
+def _counted(
+    payload: FpgaProgram, program: Program, trace: Trace, cycles: Cycles, latency: Array
+) -> Trace:
     """Return the trace with what the accelerator did: operations, accesses and cycles."""
-    cycles = model.run(trace.spikes)
     counts = dict(operations(program, trace))
     state = payload.arithmetic.state_bits
-    work = trace.samples * trace.steps
-    timing: dict[str, Array] = {"cycles": cycles.latency}
+    timing: dict[str, Array] = {"cycles": latency}
     for core in payload:
         found, name, widths = cycles.cores[core.population], core.population, core.widths
+        ran = np.full(trace.samples, trace.steps) if trace.stop is None else trace.stop.ran[name]
+        done = np.arange(trace.steps) < ran[:, None]
+        work, entries = trace.work(name), 0
         for segment in core.segments:
             where = segment.projection
-            read, added = found.entries[where], found.accumulates[where]
+            read = int(found.entries[where][done].sum())
+            added = int(found.accumulates[where][done].sum())
+            entries += read
             if segment.learned:
                 # Multiplying a chain out merges or adds connections: what the accelerator adds
                 # up beyond the learned connections is the lowering's own.
@@ -210,40 +235,19 @@ def _counted(payload: FpgaProgram, program: Program, trace: Trace, model: CycleM
                 counts[where, "synops_helper"] = added
             counts[where, "weight_read_bits"] = read * widths.weight
             counts[where, "index_read_bits"] = read * widths.index
-            counts[where, "pointer_read_bits"] = (
-                found.pointer_rows[where] * core.layout.banks * widths.pointer
-            )
+            rows = int(found.pointer_rows[where][done].sum())
+            counts[where, "pointer_read_bits"] = rows * core.layout.banks * widths.pointer
         swept = work * core.layout.banks * core.layout.words
-        accesses = (sum(found.entries.values()) + swept) * state
+        accesses = (entries + swept) * state
         counts[name, "state_read_bits"] = accesses
         counts[name, "state_write_bits"] = accesses
-        counts[name, "cycles"] = int(found.total.sum())
-        counts[name, "fpga:stall_cycles"] = int(found.stalls.sum())
-        counts[name, "fpga:fifo_pushes"] = found.pushes
+        counts[name, "cycles"] = int(found.total[done].sum())
+        counts[name, "fpga:stall_cycles"] = int(found.stalls[done].sum())
+        counts[name, "fpga:fifo_pushes"] = int(found.pushes[done].sum())
         counts[name, "fpga:parameter_read_bits"] = work * sum(
             core.layout.words * t.words.shape[1] * t.bits for t in core.tables if t.per != "core"
         )
-        timing[f"cycles/{name}"] = found.total.sum(axis=1)
-        timing.update({f"cycles/{name}/{k}": v.sum(axis=1) for k, v in found.parts.items()})
+        timing[f"cycles/{name}"] = (found.total * done).sum(axis=1)
+        for part, spent in found.parts.items():
+            timing[f"cycles/{name}/{part}"] = (spent * done).sum(axis=1)
     return replace(trace, events=Events(counts), timing=timing)
-
-
-def _joined(parts: list[Trace]) -> Trace:
-    """Return the traces of consecutive samples as one."""
-    if len(parts) == 1:
-        return parts[0]
-    head = parts[0]
-    join = np.concatenate
-    return Trace(
-        output=join([p.output for p in parts]),
-        counts={n: np.sum([p.counts[n] for p in parts], axis=0) for n in head.counts},
-        samples=sum(p.samples for p in parts),
-        steps=head.steps,
-        spikes={n: join([p.spikes[n] for p in parts]) for n in head.spikes},
-        states={
-            n: {k: join([p.states[n][k] for p in parts]) for k in variables}
-            for n, variables in head.states.items()
-        },
-        events=Events.sum(p.events for p in parts),
-        timing={k: join([p.timing[k] for p in parts]) for k in head.timing},
-    )

@@ -168,7 +168,7 @@ def trace_of(program: Program, x: Inputs, result: JobResult) -> Trace:
     assert program.qnet is not None
     given = by_input(loihi.network, x)
     samples, steps = next(iter(given.values())).shape[:2]
-    spikes: dict[str, Array] = {}
+    spikes: dict[str, Array] = dict(given)
     states: dict[str, dict[str, Array]] = {}
     for population in loihi.populations:
         record = result.recordings[population.name]
@@ -185,9 +185,7 @@ def trace_of(program: Program, x: Inputs, result: JobResult) -> Trace:
     output = np.concatenate([values.reshape(samples, steps, -1) for values in read], axis=2)
     return Trace(
         output=program.qnet.readout_values(output),
-        counts={
-            n: np.count_nonzero(s, axis=(0, 1)).reshape(-1) for n, s in {**given, **spikes}.items()
-        },
+        counts={n: np.count_nonzero(s, axis=(0, 1)).reshape(-1) for n, s in spikes.items()},
         samples=samples,
         steps=steps,
         spikes=spikes,

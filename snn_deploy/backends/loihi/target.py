@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snn_deploy.backends.arithmetics import LOIHI
-from snn_deploy.backends.base import Latency, Options, Oracle, Program, once, operations
+from snn_deploy.backends.base import (
+    Latency,
+    Options,
+    Oracle,
+    Program,
+    counted,
+    once,
+    operations,
+    recording,
+)
 from snn_deploy.backends.loihi.decode import decode
 from snn_deploy.backends.loihi.lowering import lower
 from snn_deploy.backends.loihi.mapping import Mapping, place, usage
@@ -31,7 +39,7 @@ class LoihiTarget:
     title = "Loihi (Lava simulator)"
     family = "loihi"
     default_device = "loihi1"
-    charged = (
+    charged: tuple[str, ...] = (
         "synops_quantized",
         "synops_helper",
         "neuron_updates",
@@ -39,7 +47,7 @@ class LoihiTarget:
         "packets",
         "hops",
     )
-    places = ("emulator", "lava", "netx")
+    places: tuple[str, ...] = ("emulator", "lava", "netx")
 
     def arithmetic(self) -> Arithmetic | None:
         """Return Loihi's integers as Lava executes them."""
@@ -84,8 +92,19 @@ class LoihiTarget:
         qnet = program.qnet
         assert qnet is not None
         engine = once(program, "engine", lambda: FixedEngine(decode(program.payload, qnet)))
-        trace = engine.run(x, record)
-        return replace(trace, events=self.events(program, trace))
+        return counted(self, program, engine.run(x, recording(program, record)), record)
+
+    def extra_steps(self, program: Program) -> dict[str, int]:
+        """Return how much earlier than the output's each population's steps run.
+
+        A population of depth d runs aligned step t in the chip's step t + d. The host sees the
+        output of step t at the end of the chip's step t + D, when it has run t + 1 + D - d steps.
+        """
+        loihi: LoihiProgram = program.payload
+        depth = dict.fromkeys(loihi.network.inputs, 0)
+        depth.update((p.name, p.depth) for p in loihi.populations)
+        last = max(depth[name] for name in loihi.network.outputs)
+        return {name: last - d for name, d in depth.items()}
 
     def events(self, program: Program, trace: Trace) -> Events:
         """Return synops, updates and spikes, and packets and hops by the placement."""
@@ -105,9 +124,12 @@ class LoihiTarget:
 
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return steps; seconds per step have no public source."""
-        depth = program.payload.depth
+        loihi: LoihiProgram = program.payload
+        depth = loihi.depth
+        if trace.stop is not None:  # the host waits for the output alone
+            depth = max(loihi.population(name).depth for name in loihi.network.outputs)
         return Latency(
-            steps=trace.steps + depth,
+            steps=trace.mean_steps + depth,
             hop_steps=depth,
             unavailable_reason="no public time per step for this workload",
         )
