@@ -49,9 +49,9 @@ def _savings(outcome: Outcome) -> list[tuple[str, str, float, float]]:
     rows.append(("latency_steps", "steps of latency", whole.steps, cut.steps))
     if whole.cycles is not None and cut.cycles is not None:
         rows.append(("cycles", "cycles", whole.cycles, cut.cycles))
-    if uncut.budget.total is not None and outcome.budget.total is not None:
-        pair = uncut.budget.total.nominal_pj, outcome.budget.total.nominal_pj
-        rows.append(("energy_pj", "energy", *pair))
+    energies = [b.total.nominal_pj for b in (uncut.budget, outcome.budget) if b.total is not None]
+    if len(energies) == 2 and energies[0] > 0:
+        rows.append(("energy_pj", "energy", energies[0], energies[1]))
     return rows
 
 
