@@ -350,17 +350,18 @@ def check_settings(targets: Sequence[Target], options: dict[str, Any]) -> None:
 
 
 def with_cutoff(network: Network, data: InputData, options: dict[str, Any]) -> Network:
-    """Return the network with the cutoff that the options name, the same for each step."""
+    """Return the network with the cutoff that the options name, checked against the data."""
     from dataclasses import replace
 
     from snn_deploy.ir.check import check
-    from snn_deploy.report.analyse import steps_of
+    from snn_deploy.report.analyse import check_steps, steps_of
 
     gap = options.get("cutoff")
-    if gap is None:
-        return network
-    cutoff = (gap,) * steps_of(network, data)
-    return check(replace(network, readout=replace(network.readout, cutoff=cutoff)))
+    if gap is not None:
+        cutoff = (gap,) * (steps_of(network, data) or 1)
+        network = check(replace(network, readout=replace(network.readout, cutoff=cutoff)))
+    check_steps(network, data)
+    return network
 
 
 def prepared(

@@ -86,8 +86,8 @@ class Readout:
         if self.cutoff is not None:
             ran = np.arange(values.shape[1]) < self.stop_steps(values)[:, None]
             values = np.where(ran[:, :, None], values, 0)
+        self.check_steps(values.shape[1])
         if self.window is not None:
-            self._check_window(values.shape[1])
             values = values[:, self.window[0] : self.window[1]]
         if self.kind == "last":
             scores = values[:, -1]
@@ -113,16 +113,10 @@ class Readout:
         t. The last step always stops; without a cutoff it alone does. Raises as ``scores``.
         """
         samples, steps = values.shape[:2]
+        self.check_steps(steps)
         if self.cutoff is None:
             return np.full(samples, steps)
-        if len(self.cutoff) < steps:
-            raise InputError(
-                "the readout's cutoff table is shorter than the run",
-                used=f"{len(self.cutoff)} thresholds for {steps} steps",
-                hint=f"run at most {len(self.cutoff)} steps, or give one threshold per step",
-            )
-        first, last = (0, steps) if self.window is None else self.window
-        self._check_window(steps)
+        first, last = self.window or (0, steps)
         counted = np.array(values.reshape(samples, steps, -1), np.float64)
         counted[:, :first] = 0
         counted[:, last:] = 0
@@ -133,7 +127,14 @@ class Readout:
         stops[:, -1] = True
         return np.asarray(stops.argmax(axis=1) + 1)
 
-    def _check_window(self, steps: int) -> None:
+    def check_steps(self, steps: int) -> None:
+        """Raise InputError where the window or the cutoff does not fit a run of ``steps``."""
+        if self.cutoff is not None and len(self.cutoff) < steps:
+            raise InputError(
+                "the readout's cutoff table is shorter than the run",
+                used=f"{len(self.cutoff)} thresholds for {steps} steps",
+                hint=f"run at most {len(self.cutoff)} steps, or give one threshold per step",
+            )
         if self.window is not None and self.window[1] > steps:
             raise InputError(
                 "the readout window ends after the last step",

@@ -71,14 +71,25 @@ def batch_size(network: Network, steps: int) -> int:
     return int(max(1, min(512, _BATCH_VALUES // (widest * steps))))
 
 
-def steps_of(network: Network, data: InputData) -> int:
-    """Return how many steps the samples of ``data`` take."""
-    return int(data.x.shape[1]) if data.kind == "steps" else network.coding.steps or 1
+def steps_of(network: Network, data: InputData) -> int | None:
+    """Return how many steps the samples of ``data`` take, None where nothing says so."""
+    return int(data.x.shape[1]) if data.kind == "steps" else network.coding.steps
+
+
+def check_steps(network: Network, data: InputData) -> None:
+    """Raise InputError, located, where the readout does not fit the steps of ``data``."""
+    steps = steps_of(network, data)
+    if steps is None:
+        return  # encoding refuses it
+    try:
+        network.readout.check_steps(steps)
+    except InputError as error:
+        raise error.located(network.where(network.outputs[0])) from None
 
 
 def encoded_batches(network: Network, data: InputData, count: int) -> list[tuple[int, int]]:
     """Return (first, last) of each batch of the first ``count`` samples."""
-    size = batch_size(network, steps_of(network, data))
+    size = batch_size(network, steps_of(network, data) or 1)
     return [(i, min(i + size, count)) for i in range(0, count, size)]
 
 
@@ -123,6 +134,7 @@ def run(
     network = program.real
     labels = data.y
     check_labels(network, data)
+    check_steps(network, data)
     predictions: list[Array] = []
     parts: list[Trace] = []
     kept: dict[str, list[Array]] = {}

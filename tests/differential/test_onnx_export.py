@@ -63,7 +63,12 @@ def test_a_model_of_784_512_10_gives_every_spike_in_float32():
 def test_the_model_is_standard_and_says_what_it_is():
     rng = np.random.default_rng(3)
     net = mlp(
-        rng, 6, 5, 4, readout=Readout(kind="count"), coding=Coding(kind="rate", steps=9, seed=4)
+        rng,
+        6,
+        5,
+        4,
+        readout=Readout(kind="count", cutoff=(2.0, float("inf"))),
+        coding=Coding(kind="rate", steps=9, seed=4),
     )
     content = snn_deploy.to_onnx(net)
     assert content == snn_deploy.to_onnx(net)
@@ -78,6 +83,7 @@ def test_the_model_is_standard_and_says_what_it_is():
     facts = json.loads(model.metadata_props[0].value)
     assert facts["dt_s"] == 1e-3
     assert facts["coding"]["steps"] == 9
+    assert facts["readout"]["cutoff"] == [2.0, None]
 
 
 def test_several_inputs_and_outputs_go_by_name():

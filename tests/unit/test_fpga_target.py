@@ -27,7 +27,7 @@ from snn_deploy.backends.fpga.target import FpgaTarget, settings
 from snn_deploy.device import load
 from snn_deploy.engine.fixed import FixedEngine
 from snn_deploy.errors import InputError, OutputError, UnsupportedError, UsageError
-from snn_deploy.ir import LI, LIF, Dense, Network, Population, Projection, Relay
+from snn_deploy.ir import LI, LIF, Dense, Network, Population, Projection, Readout, Relay
 from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import quantize
 
@@ -324,12 +324,14 @@ def test_files_are_deterministic_and_explained_by_the_configuration(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-        names = TARGET.write(_program(), folder, "model")
+        net = replace(_net(), readout=Readout(cutoff=(4.0, float("inf"))))
+        names = TARGET.write(_program(net), folder, "model")
         assert sorted(names) == sorted(p.name for p in folder.iterdir())
     for name in names:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
     config = json.loads((folders[0] / "config.json").read_text())
     assert (config["format"], config["schema"], config["banks"]) == ("snn-deploy/fpga", 1, 8)
+    assert config["readout"]["cutoff"] == [4.0, None]
     assert [core["population"] for core in config["cores"]] == ["p0", "p1"]
     listed = 0
     for core in config["cores"]:

@@ -167,6 +167,30 @@ BROKEN = {
         "m.pt",
         "a window is (first, last) steps, first before last, last not included",
     ),
+    "cutoff of a membrane": (
+        {"readout": Readout(kind="mean", cutoff=(1.0,))},
+        "a mean readout has no early stop: a cutoff compares spike counts",
+        "m.pt -> n2",
+        "use --readout count or vote:CLASSES, or leave the cutoff out",
+    ),
+    "cutoff below 0": (
+        {"readout": Readout(cutoff=(2.0, -0.5))},
+        "a cutoff threshold is -0.5",
+        "m.pt -> n2",
+        "thresholds are spikes, 0 or more; infinity never stops",
+    ),
+    "cutoff nan": (
+        {"readout": Readout(cutoff=(float("nan"),))},
+        "a cutoff threshold is nan",
+        "m.pt -> n2",
+        "thresholds are spikes, 0 or more; infinity never stops",
+    ),
+    "cutoff of one class": (
+        {"readout": Readout(kind="vote", groups=1, cutoff=(1.0,))},
+        "a cutoff compares the two largest scores, and the readout has one class",
+        "m.pt -> n2",
+        "leave the cutoff out, or read two classes or more",
+    ),
     "count without spikes": (
         {"populations": populations(n2={"neuron": leaky()})},
         "a count readout needs a spiking output population",
@@ -184,6 +208,12 @@ def test_a_malformed_network_is_refused_with_its_place(name):
     assert message in caught.value.message
     assert (caught.value.where, caught.value.hint) == (where, hint)
     assert caught.value.exit_code == 3
+
+
+def test_a_cutoff_needs_two_outputs():
+    check(base(readout=Readout(cutoff=(0.0, float("inf")))))
+    with pytest.raises(InputError, match="the readout has one class"):
+        row((3,), Dense(weight=np.ones((1, 3))), lif(), readout=Readout(cutoff=(1.0,)))
 
 
 def test_the_keep_factor_is_told():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -251,6 +252,9 @@ def test_text_form():
     first, second = net.projections
     net = replace(net, projections=(first, replace(second, delay_steps=2, helper=True)))
     assert to_text(net) == TEXT
+    for cutoff, words in (((2.0, 2.0), "2"), ((2.0, 0.5, math.inf), "[0.5..inf]")):
+        told = to_text(replace(net, readout=Readout(cutoff=cutoff)))
+        assert told == TEXT.replace("count,", f"count with cutoff {words},")
 
 
 def test_names_from_files_cannot_draw_on_the_terminal():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -111,7 +113,7 @@ def test_names_readout_coding_and_feedback_survive(tmp_path):
             projection("2", "out put", Dense(weight=grid(rng, 6, 3)), name="b"),
             projection("10", "out put", Dense(weight=grid(rng, 6, 3)), name="c"),
         ],
-        readout=Readout(kind="vote", groups=3, window=(1, 5)),
+        readout=Readout(kind="vote", groups=3, window=(1, 5), cutoff=(2.5, math.inf, 0.0)),
         coding=Coding(kind="rate", steps=7, seed=11, gain=0.5),
         feedback=(("10", "2"),),
         dt_s=5e-4,
@@ -598,6 +600,17 @@ def test_metadata_is_plain_json(tmp_path):
     assert content["schema"] == 1
     assert content["dt_s"] == 1e-3
     assert content["neurons"]["a"]["reset"] == "value"
+
+
+def test_an_infinite_threshold_is_null_in_metadata(tmp_path):
+    net = KINDS["mlp"](np.random.default_rng(0))
+    net = replace(net, readout=Readout(cutoff=(1.0, math.inf)))
+    path = written(tmp_path / "a.nir", net)
+    with h5py.File(path) as file:
+        text = file["node/metadata/snn_deploy"][()].decode()
+    assert "Infinity" not in text
+    assert json.loads(text)["readout"]["cutoff"] == [1.0, None]
+    assert read_nir(path).readout.cutoff == (1.0, math.inf)
 
 
 # Real files.

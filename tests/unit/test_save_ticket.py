@@ -18,7 +18,7 @@ from snn_deploy.frontends.state import (  # noqa: E402
     ticket_from_state,
 )
 from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
-from snn_deploy.ir.network import Source  # noqa: E402
+from snn_deploy.ir.network import Readout, Source  # noqa: E402
 from snn_deploy.tickets.arch import module_from_arch  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
 from snn_deploy.tickets.models import build  # noqa: E402
@@ -29,6 +29,28 @@ X = torch.zeros(1, 6)
 def net(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(6, 5), LIF(), nn.Linear(5, 2, bias=False), LIF())
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        {"kind": "count", "cutoff": [3, 2.5, float("inf")]},
+        {"cutoff": np.array([3, 2.5, np.inf], np.float32)},
+        {"cutoff": (3, 2.5, None)},
+        Readout(cutoff=(3.0, 2.5, float("inf"))),
+    ],
+)
+def test_a_cutoff_table_is_carried(tmp_path, readout):
+    path = save_ticket(net(), tmp_path / "m.pt", example_input=X, readout=readout)
+    assert torch.load(path, weights_only=True)["graph"]["readout"]["cutoff"] == [3.0, 2.5, None]
+    assert network_of(read_ticket(path)).readout == Readout(cutoff=(3.0, 2.5, float("inf")))
+
+
+def test_a_cutoff_that_is_no_table_is_not_saved(tmp_path):
+    for cutoff in (3, [1, "2"], [True]):
+        with pytest.raises(InputError, match="a cutoff must be a list of thresholds"):
+            save_ticket(net(), tmp_path / "m.pt", example_input=X, readout={"cutoff": cutoff})
+    assert not (tmp_path / "m.pt").exists()
 
 
 def arrays(module: nn.Module) -> dict[str, np.ndarray]:

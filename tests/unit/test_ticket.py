@@ -182,11 +182,12 @@ def test_reset_by_an_amount():
 
 def test_the_readout_and_feedback_of_a_graph():
     graph = {
-        "readout": {"kind": "vote", "groups": 6, "window": [2, 5]},
+        "readout": {"kind": "vote", "groups": 6, "window": [2, 5], "cutoff": [3, None, 0.5]},
         "feedback": [["in", "n"]],
     }
     net = check(network(one({"op": "Identity"}, graph=graph)))
-    assert net.readout == Readout(kind="vote", groups=6, window=(2, 5))
+    cutoff = (3.0, float("inf"), 0.5)
+    assert net.readout == Readout(kind="vote", groups=6, window=(2, 5), cutoff=cutoff)
     assert schedule(net).feedback == {"x": 1}
 
 
@@ -333,6 +334,24 @@ REFUSED = {
     "readout window": (
         put("graph", "readout", "window", value=[1, 2, 3]),
         "readout window must be one or two whole numbers",
+        None,
+        "",
+    ),
+    "readout cutoff": (
+        put("graph", "readout", "cutoff", value=[1, "2"]),
+        "a cutoff must be a list of thresholds, got [1, '2']",
+        None,
+        "one number per step, such as [4, 3.5, 2], null where no sample stops",
+    ),
+    "readout cutoff of one number": (
+        put("graph", "readout", "cutoff", value=3),
+        "a cutoff must be a list of thresholds, got 3",
+        None,
+        "",
+    ),
+    "readout cutoff true": (
+        put("graph", "readout", "cutoff", value=[True]),
+        "a cutoff must be a list of thresholds, got [True]",
         None,
         "",
     ),
