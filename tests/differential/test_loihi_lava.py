@@ -14,8 +14,10 @@ from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
 from snn_deploy.backends.verify import verify
 from snn_deploy.engine.fixed import FixedEngine
+from snn_deploy.io.inputs import InputData
 from snn_deploy.ir import Conv2d, Csr, Dense, Diagonal, Pool2d, Readout, Relay
 from snn_deploy.passes.pipeline import fold
+from snn_deploy.report.analyse import run
 from tests.builders import (
     KINDS,
     conv_net,
@@ -291,3 +293,22 @@ def test_membranes_of_unlike_gains_predict_the_same_classes(lava, kind):
     assert np.array_equal(judged.output, ours.output)
     assert judged.output.dtype == np.float64  # not the integers, whose units differ
     assert len(set(net.readout.predict(judged.output).tolist())) > 1
+
+
+def test_an_early_stop_counts_the_same_from_lavas_spikes(lava):
+    rng = np.random.default_rng(6)
+    net = fold(mlp(rng, 8, 12, 4, readout=Readout(cutoff=(1.0,) * 9), neuron=lif(threshold=0.125)))
+    target = LoihiTarget()
+    program = prepare(net, target)
+    data = InputData(x=spikes(rng, 5, 9, (8,)), y=None, kind="steps", source="")
+    ours = run(target, program, data)
+    theirs = run(target, program, data, simulator=LavaOracle())
+    assert theirs.place.startswith("lava-nc")
+    assert len(set(ours.steps_run.tolist())) > 1
+    assert theirs.steps_run.tolist() == ours.steps_run.tolist()
+    assert theirs.predictions.tolist() == ours.predictions.tolist()
+    assert theirs.events == ours.events
+    assert theirs.uncut.events == ours.uncut.events
+    assert theirs.uncut.in_flight == ours.uncut.in_flight != {}
+    assert theirs.latency == ours.latency
+    assert theirs.budget.total == ours.budget.total
