@@ -203,12 +203,6 @@ input_options = _all(
         help="Only the first N samples.",
     ),
 )
-cutoff_option = click.option(
-    "--cutoff",
-    type=float,
-    metavar="GAP",
-    help="Stop a sample once its best class leads by more than GAP spikes.",
-)
 #: Where results go.
 output_options = _all(
     click.option(
@@ -347,21 +341,6 @@ def check_settings(targets: Sequence[Target], options: dict[str, Any]) -> None:
                 where=", ".join(target.name for target in targets),
                 hint=f"settings: {', '.join(known)}" if known else "leave --set out",
             )
-
-
-def with_cutoff(network: Network, data: InputData, options: dict[str, Any]) -> Network:
-    """Return the network with the cutoff that the options name, checked against the data."""
-    from dataclasses import replace
-
-    from snn_deploy.ir.check import check
-    from snn_deploy.report.analyse import check_steps, steps_of
-
-    gap = options.get("cutoff")
-    if gap is not None:
-        cutoff = (gap,) * (steps_of(network, data) or 1)
-        network = check(replace(network, readout=replace(network.readout, cutoff=cutoff)))
-    check_steps(network, data)
-    return network
 
 
 def prepared(

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
 from snn_deploy.cli.options import (
     check_settings,
-    cutoff_option,
     folded_network,
     input_options,
     model_options,
@@ -17,7 +17,6 @@ from snn_deploy.cli.options import (
     prepared,
     read_data,
     target_options,
-    with_cutoff,
 )
 from snn_deploy.cli.output import check_targets, emit, progress
 

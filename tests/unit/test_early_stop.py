@@ -16,6 +16,7 @@ from snn_deploy.backends.loihi.target import LoihiTarget
 from snn_deploy.backends.prepare import prepare
 from snn_deploy.backends.verify import verify
 from snn_deploy.engine.early import PLACE, in_step
+from snn_deploy.engine.fixed import FixedEngine
 from snn_deploy.errors import InputError
 from snn_deploy.io.inputs import InputData
 from snn_deploy.ir import Coding, Dense, Identity, Readout, Relay
@@ -381,3 +382,14 @@ def test_verify_compares_where_samples_stop():
     assert report.data["verdict"]["stops"] == {"early": 1, "different": 1}
     assert "1 of 2 samples stop before the last step; 1 stop elsewhere" in printed(report)
     assert verify(TARGETS["cpu"], program("cpu", passing(None)), X).stops is None
+
+
+@pytest.mark.parametrize("name", ["loihi", "fpga"])
+def test_the_compiled_path_counts_the_same(name, monkeypatch):
+    net, x = eager(4, 8, 12, 4, gap=2.5)
+    looped = ran(name, net, x)
+    monkeypatch.setitem(FixedEngine.__init__.__kwdefaults__, "compile_from", 0.0)
+    compiled = ran(name, net, x)
+    assert compiled.events == looped.events
+    assert compiled.stop.steps.tolist() == looped.stop.steps.tolist()
+    assert compiled.stop.whole.events == looped.stop.whole.events
