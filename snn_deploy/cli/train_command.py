@@ -25,11 +25,15 @@ REWIND_EPOCH = 3
     help="How to find the ticket.",
 )
 @click.option(
-    "--arch", type=click.Choice(["mlp", "conv"]), default="mlp", show_default=True, help="Network."
+    "--arch",
+    type=click.Choice(["mlp", "conv", "recurrent"]),
+    default="mlp",
+    show_default=True,
+    help="Network.",
 )
 @click.option(
     "--data",
-    type=click.Choice(["digits", "mnist"]),
+    type=click.Choice(["digits", "mnist", "nmnist"]),
     default="digits",
     show_default=True,
     help="Data set.",
@@ -54,13 +58,14 @@ REWIND_EPOCH = 3
 )
 @click.option(
     "--coding",
-    type=click.Choice(["rate", "direct"]),
-    default="rate",
-    show_default=True,
-    help="Input coding.",
+    type=click.Choice(["rate", "direct", "events"]),
+    help="Input coding (default: rate; nmnist events).",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), metavar="T", help="Time steps (default: mlp 16, conv 8)."
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="T",
+    help="Time steps (default by network and data).",
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N samples only."

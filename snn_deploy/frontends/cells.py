@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_deploy.errors import SnnDeployError, UnsupportedError
 from snn_deploy.frontends import norse, sinabs, snntorch, spikingjelly
-from snn_deploy.frontends.record import Cell, Request, join
+from snn_deploy.frontends.record import Cell, Named, Request, join, layer_of
 
 Reader = Callable[[Any, Request], Cell]
 # Their modules are opaque to us: tracing into them would give a misleading error.
@@ -127,7 +127,8 @@ def _read(module: nn.Module, request: Request) -> Cell:
     """Return what a population's module is; UnsupportedError or InputError, located.
 
     A module's ``ticket_node()`` gives ``op``, ``dt_s`` and parameters as numbers, or as tensors
-    that are buffers or parameters of that module under the same name.
+    that are buffers or parameters of that module under the same name; ``recurrent`` names the
+    submodule, a linear layer or convolution, that leads its spikes back to it one step later.
     """
     reader = reader_of(module)
     try:
@@ -139,7 +140,7 @@ def _read(module: nn.Module, request: Request) -> Cell:
 
 def _own(module: Any, request: Request) -> Cell:
     node = dict(module.ticket_node())
-    dt_s = node.pop("dt_s")
+    dt_s, back = node.pop("dt_s"), node.pop("recurrent", None)
     owned = dict(module.named_buffers(recurse=False))
     owned.update(module.named_parameters(recurse=False))
     for name, value in node.items():
@@ -151,4 +152,18 @@ def _own(module: Any, request: Request) -> Cell:
                     hint=f"register_buffer({name!r}, ...) or make it a number",
                 )
             node[name] = join(request.path, name)
-    return Cell(neuron=node, dt_s=dt_s)
+    return Cell(
+        neuron=node, dt_s=dt_s, around=() if back is None else (_back(module, back, request),)
+    )
+
+
+def _back(module: nn.Module, name: str, request: Request) -> Named:
+    """Return the row of the one layer ``name`` of ``module`` that leads its spikes back."""
+    layer = module.get_submodule(name)
+    if type(layer) not in (nn.Linear, nn.Conv1d, nn.Conv2d):
+        raise UnsupportedError(
+            f"{type(layer).__name__} leads the spikes of {type(module).__name__} back",
+            where=join(request.path, name),
+            hint="make it nn.Linear, nn.Conv1d or nn.Conv2d",
+        )
+    return ((name, layer_of(layer, join(request.path, name))),)

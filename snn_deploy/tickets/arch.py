@@ -21,8 +21,8 @@ def module_from_arch(
 ) -> tuple[nn.Module, Tensor]:
     """Return the module that ``spec`` names and an example of one step's input, batch first.
 
-    spec: "mlp" or "conv" (sizes are read off the state_dict ``state``), or "file.py:factory",
-    which runs the user's own file. input_shape: of one sample; needed where neither the factory
+    spec: "mlp", "recurrent" or "conv" (sizes are read off the state_dict ``state``), or
+    "file.py:factory", which runs the user's own file. input_shape: of one sample; needed where neither the factory
     nor the state_dict tells. Raises UsageError and InputError.
     """
     if spec in models.ARCHITECTURES:
@@ -43,7 +43,7 @@ def _built_in(
     # torch.nn.utils.prune renames a weight; its shape is the same.
     shapes = {k.removesuffix("_orig"): s for k, s in shapes.items()}
     try:
-        if spec == "mlp":
+        if spec != "conv":
             layers = [f"fc{i}.weight" for i in range(1, len(shapes) + 1)]
             sizes = [shapes[name] for name in layers if name in shapes]
             widths, classes = [s[0] for s in sizes], sizes[-1][0]

@@ -1,4 +1,4 @@
-"""Data sets to train on: scikit-learn's 8x8 digits, and MNIST from a folder of idx files."""
+"""Data sets to train on: scikit-learn's 8x8 digits, and MNIST and N-MNIST from a user's folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_deploy.errors import InputError, MissingDependencyError, UsageError
+from snn_deploy.tickets import nmnist
 
-DATASETS = ("digits", "mnist")
+DATASETS = ("digits", "mnist", "nmnist")
+# Data sets of recordings: samples have steps already, 0 or 1.
+EVENTS = ("nmnist",)
 MNIST_FILES = {
     "x_train": "train-images-idx3-ubyte.gz",
     "y_train": "train-labels-idx1-ubyte.gz",
@@ -30,37 +33,47 @@ _MAX_IDX_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Images (n, 1, H, W) float32 in 0..1 and labels (n,) int64 below ``classes``."""
+    """Images (n, 1, H, W) float32 in 0..1, or frames of events (n, steps, 2, H, W) uint8, 0 or 1;
+    labels (n,) int64 below ``classes``.
+    """
 
     name: str
-    x_train: NDArray[np.float32]
+    x_train: NDArray[Any]
     y_train: NDArray[np.int64]
-    x_test: NDArray[np.float32]
+    x_test: NDArray[Any]
     y_test: NDArray[np.int64]
     classes: int
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, (1, H, W)."""
-        return tuple(self.x_train.shape[1:])
+        """Shape of one image or frame, (channels, H, W)."""
+        return tuple(self.x_train.shape[-3:])
 
 
-def load(name: str, data_dir: str | Path | None = None) -> Dataset:
-    """Return a data set: "digits" (bundled with scikit-learn) or "mnist" (from ``data_dir``).
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    steps: int = nmnist.STEPS,
+    step_s: float = nmnist.WINDOW_S / nmnist.STEPS,
+) -> Dataset:
+    """Return a data set: "digits" (with scikit-learn), "mnist" or "nmnist" (from ``data_dir``).
 
-    The digits' split is stratified and always the same (seed 0, a quarter for testing); MNIST
-    has its own. Raises UsageError, InputError, MissingDependencyError.
+    The digits' split is stratified and always the same (seed 0, a quarter for testing); the
+    others have their own. steps, step_s: how many frames of how many seconds each a recording
+    becomes; images have none. Raises UsageError, InputError, MissingDependencyError.
     """
     if name == "digits":
         return _digits()
-    if name == "mnist":
-        if data_dir is None:
-            raise UsageError(
-                "mnist is read from a folder of yours, and none was given",
-                hint=f"--data-dir FOLDER with {', '.join(MNIST_FILES.values())}",
-            )
-        return _mnist(Path(data_dir))
-    raise UsageError(f"unknown data set {name!r}", hint=f"one of {', '.join(DATASETS)}")
+    if name not in DATASETS:
+        raise UsageError(f"unknown data set {name!r}", hint=f"one of {', '.join(DATASETS)}")
+    if data_dir is None:
+        holds = ", ".join(MNIST_FILES.values()) if name == "mnist" else nmnist.CONTENT
+        raise UsageError(
+            f"{name} is read from a folder of yours, and none was given",
+            hint=f"--data-dir FOLDER with {holds}",
+        )
+    return _mnist(Path(data_dir)) if name == "mnist" else _nmnist(Path(data_dir), steps, step_s)
 
 
 def stratified_split(
@@ -96,6 +109,20 @@ def _digits() -> Dataset:
         x_test=images[test],
         y_test=labels[test],
         classes=10,
+    )
+
+
+def _nmnist(folder: Path, steps: int, step_s: float) -> Dataset:
+    (x_train, y_train), (x_test, y_test) = (
+        nmnist.frames_of(part, steps, step_s) for part in nmnist.find(folder)
+    )
+    return Dataset(
+        name="nmnist",
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        classes=nmnist.CLASSES,
     )
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from snn_deploy.io.inputs import encode
 from snn_deploy.ir.network import Coding
 from snn_deploy.tickets import pruning
 
-CodingKind = Literal["rate", "direct"]
+CodingKind = Literal["rate", "direct", "events"]
 _EVAL_BATCH = 256
 
 
@@ -47,7 +47,8 @@ class Progress:
 class Recipe:
     """Numbers of one training run: lr is Adam's peak, reached after a warm-up, then a cosine.
 
-    temperature scales spike counts into logits: a lead of ``steps`` spikes is worth it.
+    temperature scales spike counts into logits: a lead of ``steps`` spikes is worth it. shift:
+    training samples move by up to so many pixels along both axes, each time anew.
     """
 
     steps: int
@@ -57,6 +58,7 @@ class Recipe:
     batch_size: int
     weight_decay: float
     temperature: float = 10.0
+    shift: int = 0
 
 
 @contextmanager
@@ -91,9 +93,9 @@ def fit(
 ) -> None:
     """Train ``model`` in place for ``epochs`` epochs, with an optimizer and schedule of its own.
 
-    x: (n, ...) analogue samples, y: (n,) labels. Masked weights are 0 at every step. Batches
-    and spikes come from ``seed`` alone. after_epoch gets (epochs done, loss, accuracy). Raises
-    InputError where the loss stops being finite.
+    x: (n, ...) analogue samples or (n, steps, ...) events, y: (n,) labels. Masked weights are 0
+    at every step. Batches, moves and spikes come from ``seed`` alone. after_epoch gets (epochs
+    done, loss, accuracy). Raises InputError where the loss stops being finite.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
@@ -132,14 +134,30 @@ def fit(
 
 
 def _training_input(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Return (steps, batch, ...): fresh Bernoulli spikes, or the samples repeated."""
+    """Return (steps, batch, ...): the events, fresh Bernoulli spikes, or the samples repeated."""
+    if recipe.shift:
+        x = shifted(x, recipe.shift, generator)
+    if recipe.coding == "events":
+        return x.movedim(1, 0).to(torch.get_default_dtype())
     if recipe.coding == "direct":
         return (recipe.gain * x).expand(recipe.steps, *x.shape)
     chance = (recipe.gain * x).clamp(0, 1)
     return (torch.rand((recipe.steps, *x.shape), generator=generator) < chance).to(x.dtype)
 
 
-def evaluation_input(x: NDArray[np.float32], recipe: Recipe, seed: int) -> NDArray[np.generic]:
+def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return samples (n, ..., H, W), each moved by -most..most pixels along both axes.
+
+    What moves in is 0. The moves are drawn from ``generator``, uniformly.
+    """
+    height, width = x.shape[-2:]
+    wide = functional.pad(x, (most,) * 4)
+    moves = torch.randint(2 * most + 1, (len(x), 2), generator=generator).tolist()
+    rows = zip(wide, moves, strict=True)
+    return torch.stack([s[..., i : i + height, j : j + width] for s, (i, j) in rows])
+
+
+def evaluation_input(x: NDArray[Any], recipe: Recipe, seed: int) -> NDArray[np.generic]:
     """Return (n, steps, ...) as every target sees it: encoded once, on the host, from ``seed``."""
     coding = Coding(kind=recipe.coding, steps=recipe.steps, seed=seed, gain=recipe.gain)
     return np.asarray(encode(x, coding))

@@ -1,4 +1,5 @@
-"""The networks that ``train`` offers: an MLP and a small conv net, both time-batched.
+"""The networks that ``train`` offers, all time-batched: an MLP, a small conv net, and an MLP
+whose hidden layers are recurrent.
 
 Layers without state see all steps at once as one batch (steps * batch, ...): one matrix product
 or convolution for the whole sample, then each LIF scans over the steps.
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from snn_deploy.errors import UsageError
 from snn_deploy.tickets.lif import LIF
+from snn_deploy.tickets.recurrent import RecurrentLIF
 
-ARCHITECTURES = ("mlp", "conv")
+ARCHITECTURES = ("mlp", "conv", "recurrent")
 
 
 class TimeSequential(nn.Sequential):  # type: ignore[misc]
@@ -48,10 +50,11 @@ def build(
 ) -> TimeSequential:
     """Return an untrained network whose last population has one neuron per class.
 
-    arch: "mlp" (hidden: widths of the hidden layers) or "conv" (conv, pool, conv, pool, fully
+    arch: "mlp" (hidden: widths of the hidden layers), "recurrent" (the same, each hidden
+    population fed by its own spikes of the step before), or "conv" (conv, pool, conv, pool, fully
     connected; hidden: channels of the two convolutions). input_shape: one sample's shape; conv
-    needs (C, H, W) with H and W divisible by 4. tau_s: by default 2 dt_s. Weights come from
-    torch's global generator. Raises UsageError.
+    needs (C, H, W), H and W of 4 or more, and its pools leave out an odd row or column. tau_s: by
+    default 2 dt_s. Weights come from torch's global generator. Raises UsageError.
     """
     neuron: dict[str, Any] = {
         "dt_s": dt_s,
@@ -60,6 +63,9 @@ def build(
     }
     if arch == "mlp":
         return _mlp(input_shape, classes, (256, 128) if hidden is None else hidden, neuron)
+    if arch == "recurrent":
+        widths = (256,) if hidden is None else hidden
+        return _mlp(input_shape, classes, widths, neuron, recurrent=True)
     if arch == "conv":
         return _conv(input_shape, classes, (32, 64) if hidden is None else hidden, neuron)
     raise UsageError(
@@ -69,7 +75,11 @@ def build(
 
 
 def _mlp(
-    input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...], neuron: dict[str, Any]
+    input_shape: tuple[int, ...],
+    classes: int,
+    hidden: tuple[int, ...],
+    neuron: dict[str, Any],
+    recurrent: bool = False,
 ) -> TimeSequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if len(input_shape) > 1:
@@ -77,7 +87,8 @@ def _mlp(
     width = math.prod(input_shape)
     for i, units in enumerate((*hidden, classes), start=1):
         layers[f"fc{i}"] = _linear(width, units)
-        layers[f"lif{i}"] = LIF(**neuron)
+        back = recurrent and i <= len(hidden)
+        layers[f"lif{i}"] = RecurrentLIF(units, **neuron) if back else LIF(**neuron)
         width = units
     return TimeSequential(layers)
 
@@ -85,9 +96,9 @@ def _mlp(
 def _conv(
     input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...], neuron: dict[str, Any]
 ) -> TimeSequential:
-    if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4 or len(hidden) != 2:
+    if len(input_shape) != 3 or min(input_shape[1:]) < 4 or len(hidden) != 2:
         raise UsageError(
-            "the conv net needs samples of shape (C, H, W), H and W divisible by 4, and two widths",
+            "the conv net needs samples of shape (C, H, W), H and W of 4 or more, and two widths",
             used=f"input shape {tuple(input_shape)}, hidden {tuple(hidden)}",
             hint="use --arch mlp for flat samples",
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from snn_deploy.io.npz import save_npz
-from snn_deploy.tickets import data as datasets
-from snn_deploy.tickets.trainer import TrainConfig
+from snn_deploy.tickets.trainer import TrainConfig, arranged, data_of, resolved
 
 
 def save_test_set(config: TrainConfig, path: Path | str, force: bool = False) -> int:
-    """Write ``x`` (samples, *input shape), 0..1, and ``y``; returns the number of samples."""
-    data = datasets.load(config.data, config.data_dir)
-    shape = data.image_shape if config.arch == "conv" else (math.prod(data.image_shape),)
-    x = data.x_test.reshape(-1, *shape)
+    """Write ``x`` and labels ``y``; returns the number of samples.
+
+    x: (samples, *input shape), 0..1, or for recordings (samples, steps, *input shape), 0 or 1.
+    """
+    config = resolved(config)
+    data = data_of(config)
+    x = arranged(data.x_test, config)
     save_npz(path, {"x": x, "y": data.y_test}, force)
     return len(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -12,24 +11,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import snn_deploy
 from snn_deploy.errors import OutputError, UsageError
 from snn_deploy.frontends.state import save_ticket
 from snn_deploy.tickets import data as datasets
-from snn_deploy.tickets import imp, loop, models, pruning
+from snn_deploy.tickets import imp, loop, models, nmnist, pruning
 
 METHODS = ("imp",)
 # Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
-_SHARE_PER_ROUND = {"mlp": 0.25, "conv": 0.37}
+_SHARE_PER_ROUND = {"mlp": 0.25, "conv": 0.37, "recurrent": 0.37}
 _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("mlp", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128)},
     ("conv", "digits"): {"steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64)},
+    ("recurrent", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (128,)},
     ("mlp", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256, 128)},
     ("conv", "mnist"): {"steps": 8, "epochs": 3, "round_epochs": 1, "hidden": (16, 32)},
+    ("recurrent", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256,)},
+    ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 8, "hidden": (256,)},
+    ("conv", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 8, "hidden": (8, 16)},
+    ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 8, "hidden": (256,)},
 }
-_REWIND_EPOCH = {"digits": 3, "mnist": 1}
-_BATCH_SIZE = {"digits": 64, "mnist": 128}
+_REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 3}
+_BATCH_SIZE = {"digits": 64, "mnist": 128, "nmnist": 32}
+# A thousand recordings are few: moved by a pixel, they are many.
+_SHIFT = {"digits": 0, "mnist": 0, "nmnist": 1}
+_IMAGE_STEP_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +48,9 @@ class TrainConfig:
     the weights (of two or more axes) to remove, exactly. rounds: pruning rounds. epochs: of the
     dense network and of the last round; round_epochs: of the rounds between; rewind_epoch: each
     round starts from the dense network's weights after so many epochs. hidden: layer widths or
-    channels. steps: T. coding: "rate" or "direct". limit: use only the first so many training
-    samples. resume: go on from the checkpoint. force: replace ``out``.
+    channels. steps: T. coding: "rate" or "direct" for images, "events" for recordings, whose
+    frames last dt_s each. shift: training samples move by up to so many pixels. limit: use only
+    the first so many training samples. resume: go on from the checkpoint. force: replace ``out``.
     """
 
     out: str | Path
@@ -56,9 +65,10 @@ class TrainConfig:
     rewind_epoch: int | None = None
     hidden: tuple[int, ...] | None = None
     steps: int | None = None
-    coding: loop.CodingKind = "rate"
+    coding: loop.CodingKind | None = None
     gain: float = 1.0
-    dt_s: float = 1e-3
+    dt_s: float | None = None
+    shift: int | None = None
     lr: float = 1e-2
     batch_size: int | None = None
     weight_decay: float = 0.0
@@ -95,19 +105,19 @@ def train(
     out = Path(config.out)
     checkpoint = checkpoint_path(out)
     _check_output(out, config.force)
-    data = datasets.load(config.data, config.data_dir)
-    shape = data.image_shape if config.arch == "conv" else (math.prod(data.image_shape),)
-    x = torch.from_numpy(data.x_train[: config.limit].reshape(-1, *shape))
+    data = data_of(config)
+    x = torch.from_numpy(arranged(data.x_train[: config.limit], config))
     y = torch.from_numpy(data.y_train[: config.limit])
+    shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
     recipe, plan = _recipe(config), _plan(config)
     settings = _settings(config)
     start = time.perf_counter()
     with loop.deterministic(loop.stream_seed(config.seed, "weights")):
         model = models.build(
-            config.arch, shape, data.classes, hidden=config.hidden, dt_s=config.dt_s
+            config.arch, shape, data.classes, hidden=config.hidden, dt_s=_step_s(config)
         )
         _check_reachable(model, config.sparsity)
-        inputs = loop.evaluation_input(data.x_test.reshape(-1, *shape), recipe, config.seed)
+        inputs = loop.evaluation_input(arranged(data.x_test, config), recipe, config.seed)
         snapshot = (
             imp.load_checkpoint(checkpoint, settings, model) if config.resume else imp.Snapshot()
         )
@@ -141,7 +151,7 @@ def train(
         save_ticket(
             model,
             out,
-            example_input=x[:1],
+            example_input=torch.zeros(1, *shape),
             masks=masks,
             readout="count",
             coding={
@@ -155,6 +165,26 @@ def train(
         )
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def data_of(config: TrainConfig) -> datasets.Dataset:
+    """Return the data set of a resolved configuration."""
+    assert config.steps is not None
+    return datasets.load(config.data, config.data_dir, steps=config.steps, step_s=_step_s(config))
+
+
+def arranged(x: NDArray[Any], config: TrainConfig) -> NDArray[Any]:
+    """Return samples in the shape that the network of a resolved configuration takes.
+
+    Images become rows of pixels for what is no convolution; frames of events stay as they are.
+    """
+    flat = config.arch != "conv" and config.coding != "events"
+    return x.reshape(len(x), -1) if flat else x
+
+
+def _step_s(config: TrainConfig) -> float:
+    assert config.dt_s is not None
+    return config.dt_s
 
 
 def checkpoint_path(out: str | Path) -> Path:
@@ -171,16 +201,22 @@ def resolved(config: TrainConfig) -> TrainConfig:
             f"unknown architecture {config.arch!r}",
             hint=f"one of {', '.join(models.ARCHITECTURES)}",
         )
-    if config.coding not in ("rate", "direct"):
-        raise UsageError(f"unknown coding {config.coding!r}", hint="rate or direct")
     if config.data not in datasets.DATASETS:
         raise UsageError(
             f"unknown data set {config.data!r}", hint=f"one of {', '.join(datasets.DATASETS)}"
         )
+    codings = ("events",) if config.data in datasets.EVENTS else ("rate", "direct")
+    if config.coding not in (None, *codings):
+        raise UsageError(
+            f"{config.data} is not trained with coding {config.coding!r}",
+            hint=" or ".join(codings),
+        )
     defaults = {
+        "coding": codings[0],
         **_DEFAULTS[config.arch, config.data],
         "rewind_epoch": _REWIND_EPOCH[config.data],
         "batch_size": _BATCH_SIZE[config.data],
+        "shift": _SHIFT[config.data],
     }
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.epochs is not None and config.round_epochs is None:
@@ -193,7 +229,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     config = replace(config, **missing)
     assert config.epochs is not None
     assert config.rewind_epoch is not None
-    for name in ("epochs", "round_epochs", "steps", "batch_size", "limit", "lr", "gain"):
+    for name in ("epochs", "round_epochs", "steps", "batch_size", "limit", "lr", "gain", "dt_s"):
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise UsageError(f"{name} must be positive", used=f"{name} = {value}")
@@ -203,12 +239,24 @@ def resolved(config: TrainConfig) -> TrainConfig:
             used=f"rewind_epoch = {config.rewind_epoch}, epochs = {config.epochs}",
             hint="lower rewind_epoch, or raise epochs",
         )
+    if config.shift and config.arch != "conv" and config.data not in datasets.EVENTS:
+        raise UsageError(
+            f"{config.arch} takes images as rows of pixels, which cannot be moved",
+            used=f"shift = {config.shift}",
+            hint="use arch='conv', or shift=0",
+        )
+    if config.dt_s is None:
+        assert config.steps is not None
+        frame_s = nmnist.WINDOW_S / config.steps
+        config = replace(config, dt_s=frame_s if config.data in datasets.EVENTS else _IMAGE_STEP_S)
     return config
 
 
 def _recipe(config: TrainConfig) -> loop.Recipe:
     assert config.steps is not None
     assert config.batch_size is not None
+    assert config.coding is not None
+    assert config.shift is not None
     return loop.Recipe(
         steps=config.steps,
         coding=config.coding,
@@ -216,6 +264,7 @@ def _recipe(config: TrainConfig) -> loop.Recipe:
         lr=config.lr,
         batch_size=config.batch_size,
         weight_decay=config.weight_decay,
+        shift=config.shift,
     )
 
 
