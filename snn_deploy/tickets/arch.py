@@ -22,8 +22,8 @@ def module_from_arch(
     """Return the module that ``spec`` names and an example of one step's input, batch first.
 
     spec: "mlp", "recurrent" or "conv" (sizes are read off the state_dict ``state``), or
-    "file.py:factory", which runs the user's own file. input_shape: of one sample; needed where neither the factory
-    nor the state_dict tells. Raises UsageError and InputError.
+    "file.py:factory", which runs the user's own file. input_shape: of one sample; needed where
+    neither the factory nor the state_dict tells. Raises UsageError and InputError.
     """
     if spec in models.ARCHITECTURES:
         if state is None:

@@ -37,16 +37,17 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
         amount: Number | None,
         alpha: float,
     ) -> Tensor:
-        drive = current * gain + offset
+        # In place where it can be: large populations are bound by memory, not by arithmetic.
+        drive = (current * gain).add_(offset)
         spikes = torch.empty_like(drive)
         v = torch.zeros_like(drive[0])
         for t in range(drive.shape[0]):
-            v = keep * v + drive[t]
-            drive[t] = v - threshold  # from here on the distance to the threshold
-            z = (v > threshold).to(v.dtype)
-            spikes[t] = z
+            v.mul_(keep).add_(drive[t])
+            torch.sub(v, threshold, out=drive[t])  # from here on the distance to the threshold
+            fired = v > threshold
+            spikes[t] = fired
             # The two forms of the reset give the same numbers in _Scan and in LIF.step.
-            v = v * (1 - z) + v_reset * z if amount is None else v - amount * z
+            v = torch.where(fired, v_reset, v) if amount is None else v - amount * spikes[t]
         ctx.save_for_backward(drive, spikes)
         ctx.constants = (keep, gain, amount is None, alpha)
         return spikes
@@ -55,11 +56,11 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         distance, spikes = ctx.saved_tensors
         keep, gain, to_value, alpha = ctx.constants
-        grad_v = grad * surrogate(distance, alpha)
+        grad_v = surrogate(distance, alpha).mul_(grad)
         for t in range(grad.shape[0] - 2, -1, -1):
             carried = keep * grad_v[t + 1]
-            grad_v[t] += carried * (1 - spikes[t]) if to_value else carried
-        return grad_v * gain, None, None, None, None, None, None, None
+            grad_v[t] += carried.mul_(1 - spikes[t]) if to_value else carried
+        return grad_v.mul_(gain), None, None, None, None, None, None, None
 
 
 class LIF(nn.Module):  # type: ignore[misc]
