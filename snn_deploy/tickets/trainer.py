@@ -21,17 +21,27 @@ from snn_deploy.tickets import imp, loop, models, nmnist, pruning
 
 METHODS = ("imp",)
 # Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
-_SHARE_PER_ROUND = {"mlp": 0.25, "conv": 0.37, "recurrent": 0.37}
 _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("mlp", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128)},
     ("conv", "digits"): {"steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64)},
     ("recurrent", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (128,)},
     ("mlp", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256, 128)},
-    ("conv", "mnist"): {"steps": 8, "epochs": 3, "round_epochs": 1, "hidden": (16, 32)},
-    ("recurrent", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256,)},
-    ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 8, "hidden": (256,)},
-    ("conv", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 8, "hidden": (8, 16)},
-    ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 8, "hidden": (256,)},
+    ("conv", "mnist"): {"steps": 5, "epochs": 2, "round_epochs": 1, "hidden": (16, 32)},
+    ("recurrent", "mnist"): {"steps": 8, "epochs": 5, "round_epochs": 2, "hidden": (256,)},
+    ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
+    ("conv", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (8, 16)},
+    ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
+}
+_SHARE_PER_ROUND = {
+    ("mlp", "digits"): 0.25,
+    ("conv", "digits"): 0.37,
+    ("recurrent", "digits"): 0.37,
+    ("mlp", "mnist"): 0.25,
+    ("conv", "mnist"): 0.65,
+    ("recurrent", "mnist"): 0.5,
+    ("mlp", "nmnist"): 0.5,
+    ("conv", "nmnist"): 0.5,
+    ("recurrent", "nmnist"): 0.5,
 }
 _REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 3}
 _BATCH_SIZE = {"digits": 64, "mnist": 128, "nmnist": 32}
@@ -225,7 +235,9 @@ def resolved(config: TrainConfig) -> TrainConfig:
         missing["rewind_epoch"] = min(_REWIND_EPOCH[config.data], max(0, config.epochs))
     pruning.schedule(config.sparsity, config.rounds)
     if config.rounds is None:
-        missing["rounds"] = pruning.default_rounds(config.sparsity, _SHARE_PER_ROUND[config.arch])
+        missing["rounds"] = pruning.default_rounds(
+            config.sparsity, _SHARE_PER_ROUND[config.arch, config.data]
+        )
     config = replace(config, **missing)
     assert config.epochs is not None
     assert config.rewind_epoch is not None
@@ -239,6 +251,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
             used=f"rewind_epoch = {config.rewind_epoch}, epochs = {config.epochs}",
             hint="lower rewind_epoch, or raise epochs",
         )
+    if config.shift is not None and config.shift < 0:
+        raise UsageError("shift must not be negative", used=f"shift = {config.shift}")
     if config.shift and config.arch != "conv" and config.data not in datasets.EVENTS:
         raise UsageError(
             f"{config.arch} takes images as rows of pixels, which cannot be moved",

@@ -15,6 +15,7 @@ import snn_deploy
 from snn_deploy.engine.event import EventEngine
 from snn_deploy.ir import Network
 from snn_deploy.tickets.lif import LIF
+from snn_deploy.tickets.recurrent import RecurrentLIF
 
 
 @dataclass(frozen=True)
@@ -212,10 +213,13 @@ class Ours(nn.Module):
 
     time_batched = True
 
-    def __init__(self, reset: Any) -> None:
+    def __init__(self, reset: Any, recurrent: bool = False) -> None:
         super().__init__()
+        hidden: dict[str, Any] = {
+            "tau_s": 4e-3, "dt_s": 2e-3, "v_threshold": 0.5, "reset": reset,
+        }  # fmt: skip
         self.fc1 = nn.Linear(64, 40)
-        self.lif1 = LIF(tau_s=4e-3, dt_s=2e-3, v_threshold=0.5, reset=reset)
+        self.lif1 = RecurrentLIF(40, **hidden) if recurrent else LIF(**hidden)
         self.fc2 = nn.Linear(40, 10)
         self.lif2 = LIF(tau_s=3e-3, dt_s=2e-3, v_threshold=0.5, reset=reset)
 
@@ -227,12 +231,18 @@ def torch_mlp(reset: str) -> Model:
     return Model(Ours(reset), snn_deploy.from_torch, run_ours, ("lif1", "lif2"))
 
 
+def torch_recurrent(reset: str) -> Model:
+    module = Ours(reset, recurrent=True)
+    return Model(module, snn_deploy.from_torch, run_ours, ("lif1", "lif2"))
+
+
 MLPS: dict[str, Callable[[str], Model]] = {
     "norse": norse_mlp,
     "snntorch": snntorch_mlp,
     "spikingjelly": spikingjelly_mlp,
     "sinabs": sinabs_mlp,
     "torch": torch_mlp,
+    "torch recurrent": torch_recurrent,
 }
 
 

@@ -242,9 +242,9 @@ def test_a_wrapped_state_dict_gets_the_right_hint():
         ticket_from_state(state, net(), example_input=X)
 
 
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("arch", ["mlp", "conv", "recurrent"])
 def test_built_in_architectures_take_their_sizes_from_the_state_dict(arch):
-    shape = (9,) if arch == "mlp" else (2, 8, 8)
+    shape = (2, 8, 8) if arch == "conv" else (9,)
     module = build(arch, shape, 7, hidden=(5, 3))
     state = arrays(module)
     state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}

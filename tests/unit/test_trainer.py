@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from snn_deploy.errors import InputError, OutputError, UsageError  # noqa: E402
 from snn_deploy.io.inputs import encode  # noqa: E402
 from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
 from snn_deploy.ir.network import Coding  # noqa: E402
-from snn_deploy.tickets import data, loop  # noqa: E402
+from snn_deploy.tickets import data, loop, models  # noqa: E402
 from snn_deploy.tickets.trainer import (  # noqa: E402
     TrainConfig,
     checkpoint_path,
@@ -60,7 +60,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("arch", ["mlp", "conv", "recurrent"])
 def test_a_ticket_has_exactly_the_sparsity_asked_for(tmp_path, arch):
     seen = []
     result = train(tiny(tmp_path / "m.pt", arch=arch, hidden=(8, 8)), progress=seen.append)
@@ -107,7 +107,7 @@ def test_the_seed_decides_everything(tmp_path):
     assert a.rounds == b.rounds
 
 
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("arch", ["mlp", "conv", "recurrent"])
 @pytest.mark.parametrize("stop_at", [4, 6], ids=["in-round-1", "in-round-2"])
 def test_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path, arch, stop_at):
     plain = train(tiny(tmp_path / "plain.pt", arch=arch, hidden=(8, 8)))
@@ -184,15 +184,21 @@ def test_what_cannot_be_written_is_refused_before_training(tmp_path):
     ("changes", "words"),
     [
         ({"method": "magic"}, "unknown method.*imp"),
-        ({"arch": "vgg"}, "mlp, conv"),
+        ({"arch": "vgg"}, "mlp, conv, recurrent"),
         ({"coding": "phase"}, "rate or direct"),
+        ({"coding": "events"}, "digits is not trained with coding 'events'.*rate or direct"),
+        ({"data": "nmnist", "coding": "rate"}, "nmnist is not trained with coding 'rate'.*events"),
+        ({"shift": 1}, "rows of pixels, which cannot be moved.*shift = 1.*arch='conv'"),
+        ({"shift": -1}, "shift must not be negative.*shift = -1"),
+        ({"dt_s": 0.0}, "dt_s must be positive"),
         ({"steps": 0}, "steps must be positive"),
         ({"lr": -1.0}, "lr must be positive"),
         ({"sparsity": 1.0}, "below 1"),
         ({"rounds": 0}, "at least one pruning round"),
         ({"rewind_epoch": 4}, "an epoch of the dense training"),
-        ({"data": "cifar"}, "digits, mnist"),
-        ({"data": "mnist"}, "--data-dir"),
+        ({"data": "cifar"}, "digits, mnist, nmnist"),
+        ({"data": "mnist"}, "--data-dir.*idx3"),
+        ({"data": "nmnist"}, "--data-dir.*Train/0.*train1K.txt"),
         ({"sparsity": 0.9999}, "cannot be reached"),
     ],
 )
@@ -203,11 +209,17 @@ def test_settings_that_make_no_sense(tmp_path, changes, words):
 
 
 def test_defaults_follow_the_architecture(tmp_path):
-    for arch in ("mlp", "conv"):
-        config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch))
-        assert None not in (config.epochs, config.round_epochs, config.hidden, config.steps)
-        assert config.rounds
-        assert config.rounds >= 4
+    for arch in models.ARCHITECTURES:
+        for name in data.DATASETS:
+            config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
+            given = {k: v for k, v in asdict(config).items() if v is None}
+            assert set(given) <= {"data_dir", "limit"}
+            assert config.rounds
+            assert config.rounds >= (4 if name == "digits" else 2)
+            assert config.coding == ("events" if name == "nmnist" else "rate")
+            assert config.dt_s == (0.015 if name == "nmnist" else 1e-3)
+    halves = resolved(TrainConfig(out=tmp_path / "m.pt", data="nmnist", steps=40))
+    assert halves.dt_s == 0.0075
 
 
 def test_direct_coding_trains_and_is_declared(tmp_path):
