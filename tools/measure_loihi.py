@@ -264,14 +264,15 @@ def page(rows: list[Row], machine: str) -> str:
     """Return docs/measured/loihi.md."""
     return f"""# Tickets in Loihi's integers
 
-Made by `python tools/measure_loihi.py FOLDER --mnist DIR --nmnist DIR` ({machine}), which trains
-the tickets with the defaults of `snn-deploy train` and measures them; all figures are in
-[loihi.json](loihi.json). Accuracy is by spike count on whole test sets: 450 digits, 10,000 MNIST
-images, and the 100 recordings of N-MNIST's small selection (one of them is a point). *float* is the
-trained network, *integers* the same ticket in Loihi's arithmetic on the integer engine; *lost* is
-the difference in points, *same class* the share of samples on which both decide alike. *Lava* says
-how many values of spikes and states were compared with Lava's simulator, all populations and
-steps of the first samples, and how many of them differed.
+Made by `python tools/measure_loihi.py FOLDER --mnist DIR --nmnist DIR`, which trains the tickets
+with the defaults of `snn-deploy train` and measures them; all figures are in
+[loihi.json](loihi.json) ({machine}).
+Accuracy is by spike count on whole test sets: 450 digits, 10,000 MNIST images, and the 100
+recordings of N-MNIST's small selection, where one recording is a point. *float* is the trained
+network, *integers* the same ticket in Loihi's arithmetic on the integer engine; *lost* is the
+difference in points, *same class* the share of samples on which both decide alike. *Lava* says how
+many spikes and states were compared with Lava's simulator, of all populations in all steps of the
+first samples, and how many of them differed.
 
 {accuracy_table(rows)}
 

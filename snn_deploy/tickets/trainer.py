@@ -29,7 +29,7 @@ _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("conv", "mnist"): {"steps": 5, "epochs": 2, "round_epochs": 1, "hidden": (16, 32)},
     ("recurrent", "mnist"): {"steps": 8, "epochs": 5, "round_epochs": 2, "hidden": (256,)},
     ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
-    ("conv", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (8, 16)},
+    ("conv", "nmnist"): {"steps": 10, "epochs": 16, "round_epochs": 5, "hidden": (16, 32)},
     ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
 }
 _SHARE_PER_ROUND = {
@@ -40,10 +40,10 @@ _SHARE_PER_ROUND = {
     ("conv", "mnist"): 0.65,
     ("recurrent", "mnist"): 0.5,
     ("mlp", "nmnist"): 0.5,
-    ("conv", "nmnist"): 0.5,
+    ("conv", "nmnist"): 0.45,
     ("recurrent", "nmnist"): 0.5,
 }
-_REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 3}
+_REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 8}
 _BATCH_SIZE = {"digits": 64, "mnist": 128, "nmnist": 32}
 # A thousand recordings are few: moved by a pixel, they are many.
 _SHIFT = {"digits": 0, "mnist": 0, "nmnist": 1}

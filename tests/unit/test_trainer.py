@@ -217,7 +217,7 @@ def test_defaults_follow_the_architecture(tmp_path):
             assert config.rounds
             assert config.rounds >= (4 if name == "digits" else 2)
             assert config.coding == ("events" if name == "nmnist" else "rate")
-            assert config.dt_s == (0.015 if name == "nmnist" else 1e-3)
+            assert config.dt_s == (0.3 / config.steps if name == "nmnist" else 1e-3)
     halves = resolved(TrainConfig(out=tmp_path / "m.pt", data="nmnist", steps=40))
     assert halves.dt_s == 0.0075
 
