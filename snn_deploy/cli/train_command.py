@@ -13,8 +13,6 @@ import click
 from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
-REWIND_EPOCH = 3
-
 
 @click.command("train", short_help="Find a sparse ticket by training.")
 @click.option(
@@ -142,9 +140,6 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
         "steps", "limit", "seed", "resume", "force",
     )  # fmt: skip
     values = {k: options[k] for k in fields if k in options}
-    if values.get("epochs") is not None:
-        # Fewer epochs than the usual rewinding point: rewind to the last of them.
-        values["rewind_epoch"] = min(REWIND_EPOCH, values["epochs"])
     return train, TrainConfig(**values)
 
 

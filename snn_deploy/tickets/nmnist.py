@@ -57,15 +57,14 @@ def find(folder: Path) -> tuple[Recordings, Recordings]:
 
 def _by_folder(folder: Path) -> Recordings:
     found = [
-        (path, label)
-        for label in range(CLASSES)
-        for path in sorted((folder / str(label)).glob("*.bin"))
+        (path, label) for label in range(CLASSES) for path in (folder / str(label)).glob("*.bin")
     ]
     if not found:
         raise InputError(
             "the folder holds no recordings", where=str(folder), hint=f"a folder with {CONTENT}"
         )
-    return found
+    # Numbers run through all labels, so the first N recordings are of every label.
+    return sorted(found, key=lambda item: (item[0].name, item[1]))
 
 
 def _by_list(path: Path) -> Recordings:

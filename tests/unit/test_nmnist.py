@@ -75,7 +75,8 @@ def test_both_layouts(tmp_path):
     train, test = nmnist.find(official(tmp_path / "a"))
     assert len(train) == 30
     assert [label for _, label in test] == list(range(10))
-    assert train[0][0].name == "00000.bin"
+    assert [label for _, label in train] == 3 * list(range(10))
+    assert train[10][0] == tmp_path / "a" / "Train" / "0" / "00010.bin"
     train, test = nmnist.find(listed(tmp_path / "b"))
     assert [(path.name, label) for path, label in train[:2]] == [("1.bs2", 0), ("2.bs2", 1)]
     assert len(test) == 10
