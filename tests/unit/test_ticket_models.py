@@ -1,4 +1,4 @@
-"""Our recurrent LIF module against its equation, and how it becomes a population of the IR."""
+"""The networks that train offers: recurrent populations, and convolutions of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import snn_deploy  # noqa: E402
-from snn_deploy.errors import UnsupportedError  # noqa: E402
+from snn_deploy.engine.event import EventEngine  # noqa: E402
+from snn_deploy.errors import UnsupportedError, UsageError  # noqa: E402
 from snn_deploy.tickets import models, pruning  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
 from snn_deploy.tickets.recurrent import RecurrentLIF  # noqa: E402
@@ -88,3 +89,26 @@ def test_a_neuron_of_ones_own_names_the_layer_that_leads_back():
         )
     assert e.value.where == "1.back"
     assert "nn.Linear" in e.value.hint
+
+
+@pytest.mark.parametrize("shape", [(64,), (1, 3, 8), (1, 8, 2)])
+def test_samples_that_no_conv_net_takes(shape):
+    with pytest.raises(UsageError, match="H and W of 4 or more") as caught:
+        models.build("conv", shape, 10)
+    assert str(shape) in caught.value.used
+    assert "--arch mlp" in caught.value.hint
+
+
+def test_pools_leave_out_an_odd_row_and_column():
+    torch.manual_seed(0)
+    model = models.build("conv", (2, 34, 30), 10, hidden=(3, 5), v_threshold=0.1)
+    assert model.fc.in_features == 5 * 8 * 7
+    x = (torch.rand(6, 4, 2, 34, 30, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    with torch.no_grad():
+        for _ in range(20):  # gives the batch norms statistics of their own
+            model(x)
+        net = snn_deploy.fold(snn_deploy.from_torch(model.eval(), torch.zeros(1, 2, 34, 30)))
+        found = model.double()(x.double()).movedim(0, 1).numpy()
+    assert 0.02 < found.mean() < 0.98
+    spikes = EventEngine(net).run(x.movedim(0, 1).numpy(), "spikes").spikes["lif3"]
+    assert np.array_equal(spikes, found)
