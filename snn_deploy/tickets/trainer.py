@@ -26,10 +26,16 @@ _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("conv", "digits"): {"steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64)},
     ("recurrent", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (128,)},
     ("mlp", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256, 128)},
-    ("conv", "mnist"): {"steps": 5, "epochs": 2, "round_epochs": 1, "hidden": (16, 32)},
+    ("conv", "mnist"): {
+        "steps": 5,
+        "epochs": 2,
+        "round_epochs": 1,
+        "hidden": (8, 64),
+        "batch_size": 32,
+    },
     ("recurrent", "mnist"): {"steps": 8, "epochs": 5, "round_epochs": 2, "hidden": (256,)},
     ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
-    ("conv", "nmnist"): {"steps": 10, "epochs": 16, "round_epochs": 5, "hidden": (16, 32)},
+    ("conv", "nmnist"): {"steps": 10, "epochs": 16, "round_epochs": 5, "hidden": (8, 64)},
     ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
 }
 _SHARE_PER_ROUND = {
@@ -223,10 +229,10 @@ def resolved(config: TrainConfig) -> TrainConfig:
         )
     defaults = {
         "coding": codings[0],
-        **_DEFAULTS[config.arch, config.data],
         "rewind_epoch": _REWIND_EPOCH[config.data],
         "batch_size": _BATCH_SIZE[config.data],
         "shift": _SHIFT[config.data],
+        **_DEFAULTS[config.arch, config.data],
     }
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.epochs is not None and config.round_epochs is None:
