@@ -40,6 +40,33 @@ def energy_line(outcome: Outcome) -> str:
     return f"{budget.total} per sample ({budget.kind}; {basis} of {budget.device})"
 
 
+def analogue_lines(outcome: Outcome) -> list[tuple[str, str]]:
+    """Return how values of a directly coded input entered integers, and what that cost whom."""
+    qnet = outcome.program.qnet
+    if qnet is None:
+        return []
+    lines = []
+    macs = units.count(round(outcome.events.total("macs") / outcome.samples))
+    if qnet.injections:
+        neurons = sum(qnet.network.population(name).size for name in qnet.injections)
+        lines.append(
+            (
+                "host",
+                f"adds up the input's currents ({macs} multiply-accumulates per sample, anew in "
+                f"every step) and injects {neurons:,} of them per step as bias; not in the energy",
+            )
+        )
+    for name, level in qnet.levels.items():
+        lines.append(
+            (
+                "graded",
+                f"spikes of {name} carry whole numbers, {level:g} for a value of 1; {macs} "
+                "multiply-accumulates per sample on the target",
+            )
+        )
+    return lines
+
+
 def outcome_text(outcome: Outcome) -> Text:
     """Return accuracy, latency, energy and fit of one target."""
     device = outcome.program.device
@@ -52,6 +79,7 @@ def outcome_text(outcome: Outcome) -> Text:
         lines.append(("accuracy", units.percent(outcome.accuracy)))
     if outcome.program.qnet is not None and outcome.target.arithmetic() is None:
         lines.append(("note", "energy and memory are those of the float program"))
+    lines += analogue_lines(outcome)
     lines += [
         ("latency", latency_line(outcome)),
         ("energy", energy_line(outcome)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,11 +108,18 @@ class LoihiTarget:
         return {name: last - d for name, d in depth.items()}
 
     def events(self, program: Program, trace: Trace) -> Events:
-        """Return synops, updates and spikes, and packets and hops by the placement."""
+        """Return synops, updates and spikes, packets and hops by the placement.
+
+        Currents that the host injects count as its operations, one per neuron and step.
+        """
         loihi: LoihiProgram = program.payload
         events = operations(program, trace)
         mapping = self.mapping(program)
-        counts: dict[tuple[str, str], int] = {}
+        counts: dict[tuple[str, str], int] = {
+            (p.name, "host_ops"): math.prod(p.shape) * trace.work(p.name)
+            for p in loihi.populations
+            if p.injected
+        }
         crossed = 0
         for synapses in loihi.synapses:
             spikes = trace.counts[synapses.pre]
