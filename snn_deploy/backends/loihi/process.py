@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import selectors
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -26,11 +27,14 @@ from snn_deploy.backends.loihi.netx_job import NetxJob
 from snn_deploy.errors import ExternalToolError, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 FOLDER_PREFIX = "snn-deploy-lava-"
 STOP_GRACE_S = 5.0
 MESSAGE_LINES = 6
+LOG_BYTES = 4000
 INT16 = np.iinfo(np.int16)
 
 
@@ -90,31 +94,25 @@ def run_unchecked(
     job: LavaJob | NetxJob, timeout_s: float, environment: LavaEnvironment
 ) -> JobResult:
     """Do what ``run_job`` does without checking the job first."""
-    tag = f"sd{secrets.token_hex(3)}_"
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-    except OSError as error:
-        raise _cannot_write(error) from error
-    try:
+    with _worker(environment) as worker:
         try:
-            _write_job(job, folder, tag)
+            worker.folder.mkdir(mode=0o700)
+            _write_job(job, worker.folder)
         except OSError as error:
-            raise _cannot_write(error, folder) from error
-        _run_worker(folder, tag, timeout_s, environment)
-        return _read_result(job, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            raise _cannot_write(error, worker.folder) from error
+        _await_outcome(worker, timeout_s)
+        return _read_result(job, worker)
 
 
 def _cannot_write(error: OSError, folder: Path | None = None) -> OutputError:
     return OutputError(
         f"cannot write the Lava job: {error.strerror or error}",
-        where=str(folder or tempfile.gettempdir()),
+        where=None if folder is None else str(folder),
         hint="free some space, or set TMPDIR to a folder with more",
     )
 
 
-def _write_job(job: LavaJob | NetxJob, folder: Path, tag: str) -> None:
+def _write_job(job: LavaJob | NetxJob, folder: Path) -> None:
     description = {
         "samples": job.samples,
         "steps": job.steps,
@@ -123,7 +121,6 @@ def _write_job(job: LavaJob | NetxJob, folder: Path, tag: str) -> None:
         **(_write_net(job, folder) if isinstance(job, NetxJob) else _write_network(job, folder)),
     }
     (folder / "job.json").write_text(json.dumps(description))
-    (folder / "worker.json").write_text(json.dumps({"parent": os.getpid(), "tag": tag}))
 
 
 def _write_spikes(source: JobInput, path: Path) -> None:
@@ -221,16 +218,49 @@ def _record_files(index: int, record: str) -> dict[str, str]:
     return {kind: f"{kind}{index}.npy" for kind in kinds}
 
 
-def _run_worker(folder: Path, tag: str, timeout_s: float, environment: LavaEnvironment) -> None:
-    command = [str(environment.python), "-I", "-B", str(WORKER), str(folder)]
-    with (folder / "log.txt").open("wb") as log:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Worker:
+    """The running supervisor, its job folder, and what it and Lava print.
+
+    tag: how the names of Lava's shared-memory segments start.
+    """
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    tag: str
+    log: BinaryIO
+
+    def last_words(self) -> str | None:
+        """Return the end of what Lava printed, or None if it said nothing."""
+        size = os.fstat(self.log.fileno()).st_size
+        text = os.pread(self.log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        if not text.strip():
+            return None
+        return f"Lava's last words: {_last_lines(text.decode(errors='replace'))}"
+
+
+@contextlib.contextmanager
+def _worker(environment: LavaEnvironment) -> Iterator[_Worker]:
+    """Start the supervisor, and leave nothing of it when the block ends.
+
+    It starts before its folder is made: if this process is killed, however early, the supervisor
+    sees its standard input end and removes the folder. So the log is a file without a name.
+    """
+    tag = f"sd{secrets.token_hex(3)}_"
+    try:
+        folder = Path(tempfile.gettempdir()) / (FOLDER_PREFIX + secrets.token_hex(6))
+        log = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise _cannot_write(error) from error
+    with log:
+        command = [environment.python, "-I", "-B", WORKER, folder, os.getpid(), tag]
         try:
-            worker = subprocess.Popen(
-                command,
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                bufsize=0,
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=folder,
                 start_new_session=True,
             )
         except OSError as error:
@@ -239,60 +269,82 @@ def _run_worker(folder: Path, tag: str, timeout_s: float, environment: LavaEnvir
                 where=str(environment.python),
                 hint=f"{lava_environment.SETUP_COMMAND} --force",
             ) from error
-    try:
-        worker.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        raise ExternalToolError(
-            f"Lava exceeded {timeout_s:g} s and was stopped",
-            hint="run fewer samples, or raise the time limit",
-        ) from None
-    finally:
-        # Also on Ctrl-C: the worker has a session of its own and does not see it.
-        _end_worker(worker, folder, tag)
-    outcome = _read_json(folder / "outcome.json")
-    if outcome is not None and outcome["ok"]:
-        return
-    if outcome is not None:
-        raise ExternalToolError(
-            f"Lava failed: {_last_lines(outcome['message'])}", used=_log_lines(folder)
-        )
-    code = worker.returncode
-    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-    raise ExternalToolError(f"the Lava worker {how}", used=_log_lines(folder))
-
-
-def _end_worker(worker: subprocess.Popen[bytes], folder: Path, tag: str) -> None:
-    """Stop the worker if it runs, then make sure that nothing of it is left."""
-    if worker.poll() is None:
-        worker.terminate()
+        worker = _Worker(process=process, folder=folder, tag=tag, log=log)
         try:
-            worker.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-    if worker.stdin is not None:
-        worker.stdin.close()
-    if (folder / "outcome.json").exists():
-        return  # the supervisor came to its end and cleaned up
+            yield worker
+        finally:
+            # Also on Ctrl-C: the worker has a session of its own and does not see it.
+            _end_worker(worker)
+
+
+def _say(process: subprocess.Popen[bytes], word: bytes) -> None:
+    """Tell the worker; that it is gone already shows elsewhere."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(word)
+
+
+def _await_outcome(worker: _Worker, timeout_s: float) -> None:
+    """Let the worker run the job; return when it succeeded."""
+    process = worker.process
+    assert process.stdout is not None
+    _say(process, b"run\n")
+    until = time.monotonic() + timeout_s
+    said = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while not said.endswith(b"\n"):
+            if not selector.select(max(0.0, until - time.monotonic())):
+                raise ExternalToolError(
+                    f"Lava exceeded {timeout_s:g} s and was stopped",
+                    hint="run fewer samples, or raise the time limit",
+                )
+            if not (part := os.read(process.stdout.fileno(), 1 << 16)):
+                break
+            said += part
+    try:
+        outcome = json.loads(said)
+    except ValueError:
+        code = process.wait()
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        raise ExternalToolError(f"the Lava worker {how}", used=worker.last_words()) from None
+    if not outcome["ok"]:
+        message = _last_lines(outcome["message"])
+        raise ExternalToolError(f"Lava failed: {message}", used=worker.last_words())
+
+
+def _end_worker(worker: _Worker) -> None:
+    """Ask the worker to leave, then make sure that nothing of it is left."""
+    process = worker.process
+    _say(process, b"end\n")  # a fork of ours may hold the pipe: its end alone would not do
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+    try:
+        process.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     with contextlib.suppress(OSError, ValueError):
-        group = int((folder / "lava.pid").read_text())
+        group = int((worker.folder / "lava.pid").read_text())  # left by a killed worker
         until = time.monotonic() + STOP_GRACE_S
         while time.monotonic() < until:
             os.killpg(group, signal.SIGKILL)  # raises once the group is gone
             time.sleep(0.02)
-    for segment in Path("/dev/shm").glob(f"{tag}*"):
+    for segment in Path("/dev/shm").glob(f"{worker.tag}*"):
         segment.unlink(missing_ok=True)
+    shutil.rmtree(worker.folder, ignore_errors=True)
 
 
-def _read_result(job: LavaJob | NetxJob, folder: Path) -> JobResult:
-    done = _read_json(folder / "done.json")
+def _read_result(job: LavaJob | NetxJob, worker: _Worker) -> JobResult:
+    done = _read_json(worker.folder / "done.json")
     if done is None:
-        raise ExternalToolError("Lava ended without a result", used=_log_lines(folder))
+        raise ExternalToolError("Lava ended without a result", used=worker.last_words())
     recordings = {}
     for i, name in enumerate(job.names):
         arrays: dict[str, Any] = {"u": None, "v": None}
         for kind, file in _record_files(i, job.record).items():
-            rows = np.load(folder / file, allow_pickle=False)
+            rows = np.load(worker.folder / file, allow_pickle=False)
             arrays[kind] = rows.reshape(job.samples, job.steps, -1)
             arrays[kind].setflags(write=False)
         recordings[name] = Recording(**arrays)
@@ -316,17 +368,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _last_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip("~^ \t")]
     return " | ".join(lines[-MESSAGE_LINES:]) or "no message"
-
-
-def _log_lines(folder: Path) -> str | None:
-    """Return the end of what Lava printed, or None if it said nothing."""
-    try:
-        with (folder / "log.txt").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
-            text = log.read().decode(errors="replace")
-    except OSError:
-        return None
-    return f"Lava's last words: {_last_lines(text)}" if text.strip() else None
 
 
 def _signal_name(number: int) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing.connection
 import os
 import platform
+import signal
 import threading
 import time
 import traceback
@@ -28,6 +28,7 @@ compat.install()
 from lava.magma.core.run_conditions import RunSteps  # noqa: E402
 from lava.magma.core.run_configs import Loihi2SimCfg  # noqa: E402
 from lava.magma.runtime import runtime as lava_runtime  # noqa: E402
+from lava.magma.runtime.message_infrastructure import multiprocessing as actors  # noqa: E402
 from lava.proc.conv.process import Conv  # noqa: E402
 from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
 from lava.proc.sparse.process import DelaySparse, Sparse  # noqa: E402
@@ -73,6 +74,7 @@ def run(folder: Path, fail: Fail) -> None:
     """
     began = time.monotonic()
     _report_errors_of_actors(fail)
+    _report_deaths_of_actors(fail)
     job = json.loads((folder / "job.json").read_text())
     if job["kind"] == "netx":
         from . import netx
@@ -83,7 +85,6 @@ def run(folder: Path, fail: Fail) -> None:
             start = _build(job, dict(arrays), folder)
         config = Loihi2SimCfg(select_tag="fixed_pt")
     start.create_runtime(run_cfg=config)
-    _watch_actors(start.runtime, fail)
     built = time.monotonic()
     start.run(condition=RunSteps(num_steps=job["run_steps"]))
     ran = time.monotonic()
@@ -291,23 +292,26 @@ def _report_errors_of_actors(fail: Fail) -> None:
     lava_runtime.target_fn = target_fn
 
 
-def _watch_actors(runtime: Any, fail: Fail) -> None:
+def _report_deaths_of_actors(fail: Fail) -> None:
     """Report an actor that dies without an exception: Lava would wait for it for ever."""
-    actors = {a.sentinel: a for a in runtime._messaging_infrastructure.actors}
+    original = actors.SystemProcess.start
+    started: list[int] = []
 
-    def watch() -> None:
-        waiting = dict(actors)
-        while waiting:
-            for sentinel in multiprocessing.connection.wait(list(waiting)):
-                actor = waiting.pop(sentinel)
-                if not _stopping.is_set():
-                    _report_death(actor.pid, fail)
+    def look(*_: object) -> None:
+        for pid in started:
+            try:  # left for Lava's join to reap
+                state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                continue
+            if state is not None and state.si_code != os.CLD_EXITED:
+                fail(f"one of Lava's processes was killed by signal {state.si_status}")
+            if state is not None and not _stopping.is_set():
+                fail(f"one of Lava's processes ended early, with exit code {state.si_status}")
 
-    threading.Thread(target=watch, daemon=True).start()
+    def start(actor: Any) -> None:
+        original(actor)
+        started.append(actor.pid)
+        look()
 
-
-def _report_death(pid: int, fail: Fail) -> None:
-    state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # left for Lava's join to reap
-    if state is not None and state.si_code != os.CLD_EXITED:
-        fail(f"one of Lava's processes was killed by signal {state.si_status}")
-    fail(f"one of Lava's processes ended early, with exit code {state and state.si_status}")
+    actors.SystemProcess.start = start
+    signal.signal(signal.SIGCHLD, look)

@@ -1,10 +1,12 @@
-"""The Lava child process: ``python -I -B worker.py JOB_FOLDER``, or ``--version``.
+"""The Lava child process: ``python -I -B worker.py JOB_FOLDER PARENT TAG``, or ``--version``.
 
-The process that starts is a small supervisor. It forks the one that runs Lava, and ends
-it, everything that it forked, and its shared memory, when Lava fails, when asked to stop
-(SIGTERM), or when the process that started the job is gone (end of standard input); in the
-last case it removes the job folder too. Lava itself never gets that chance: it forks one
-process per node, hangs on errors and leaks shared memory when killed.
+The process that starts is a small supervisor that owns the job folder. "run" on standard input
+says that the job stands there. It then forks the process that runs Lava, and ends it,
+everything that it forked, and its shared memory, when Lava ends, fails, or is no longer wanted.
+The outcome is a line of JSON on standard output. When the parent says "end", or is gone, the
+supervisor removes the folder: whatever the parent dies of and whenever, nothing stays. Lava
+itself never gets that chance: it forks one process per node, hangs on errors and leaks shared
+memory when killed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MESSAGE_BYTES = 4000  # below PIPE_BUF: written in one piece
 GRACE_S = 0.5
+RUN = b"run\n"
+STOPPED = {"ok": False, "message": "stopped"}
 
 
 def main(arguments: list[str]) -> int:
@@ -37,14 +41,12 @@ def main(arguments: list[str]) -> int:
         _allow_few_threads()
         print(json.dumps(_load_package().versions()))
         return 0
-    folder = Path(arguments[0])
-    settings = json.loads((folder / "worker.json").read_text())
-    supervisor = Supervisor(folder, settings["parent"], settings["tag"])
-    return supervisor.supervise()
+    folder, parent, tag = arguments
+    return Supervisor(Path(folder), int(parent), tag).supervise()
 
 
 class Supervisor:
-    """Owns the Lava run of one job folder.
+    """Owns one job folder and the Lava run in it.
 
     parent: pid of the process that waits for us. tag: how shared-memory names start.
     """
@@ -57,14 +59,34 @@ class Supervisor:
         self.asked_to_stop = False
 
     def supervise(self) -> int:
-        """Fork the Lava run, wait for whatever comes first, clean up, report."""
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what Lava forked becomes ours when Lava dies
+        """Wait for the job, run it, tell the outcome, and leave when the parent has read it."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what Lava forked becomes ours when Lava dies
+        try:
+            if self._hear() == RUN:
+                outcome = STOPPED if self.asked_to_stop else self._run_lava()
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(sys.stdout.fileno(), json.dumps(outcome).encode() + b"\n")
+                self._hear()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return 0
+
+    def _hear(self) -> bytes:
+        """Wait for the parent's next word; nothing if it is gone."""
+        while os.getppid() == self.parent:
+            readable, _, _ = select.select([sys.stdin.fileno(), self.wake_read], [], [])
+            if sys.stdin.fileno() in readable:
+                return os.read(sys.stdin.fileno(), len(RUN))
+            os.read(self.wake_read, 512)
+        return b""
+
+    def _run_lava(self) -> dict[str, Any]:
         errors_read, errors_write = os.pipe()
         supervisor = os.getpid()
         child = os.fork()
@@ -72,17 +94,12 @@ class Supervisor:
             os.close(errors_read)
             _become_lava(self.folder, self.tag, supervisor, errors_write)
         os.close(errors_write)
-        (self.folder / "lava.pid").write_text(str(child))
-        outcome = self._wait(child, errors_read)
-        self._end_group(child)
-        remove_shared_memory(self.tag)
-        if self._parent_is_gone():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return 1
-        part = self.folder / "outcome.part"
-        part.write_text(json.dumps(outcome))
-        os.replace(part, self.folder / "outcome.json")
-        return 0 if outcome["ok"] else 1
+        try:
+            (self.folder / "lava.pid").write_text(str(child))
+            return self._wait(child, errors_read)
+        finally:
+            self._end_group(child)
+            remove_shared_memory(self.tag)
 
     def _wait(self, child: int, errors: int) -> dict[str, Any]:
         while True:
@@ -93,8 +110,9 @@ class Supervisor:
                     return {"ok": False, "message": message.decode(errors="replace")}
             if self.wake_read in readable:
                 os.read(self.wake_read, 512)
-            if self.asked_to_stop or self._parent_is_gone():
-                return {"ok": False, "message": "stopped"}
+            unwanted = sys.stdin.fileno() in readable or os.getppid() != self.parent
+            if unwanted or self.asked_to_stop:
+                return STOPPED
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return self._explain(os.waitstatus_to_exitcode(status), errors)
@@ -111,12 +129,6 @@ class Supervisor:
 
     def _on_stop(self, *_: object) -> None:
         self.asked_to_stop = True
-
-    def _parent_is_gone(self) -> bool:
-        if os.getppid() != self.parent:
-            return True
-        ready, _, _ = select.select([sys.stdin.fileno()], [], [], 0)
-        return bool(ready) and not os.read(sys.stdin.fileno(), 512)
 
     def _end_group(self, group: int) -> None:
         """End every process of Lava's group and wait until none is left."""
@@ -151,6 +163,7 @@ def _become_lava(folder: Path, tag: str, supervisor: int, errors: int) -> NoRetu
         os.register_at_fork(before=_note_parent, after_in_child=_die_with_noted_parent)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, sys.stdin.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the outcome goes there, not prints
         _allow_few_threads()
         # Sockets of Lava's managers go to the job folder, under a name short enough for them.
         os.chdir(folder)
