@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Case:
         folder: Path,
         lava,
         moment: str,
-        command: tuple[str, ...] = (),
+        command: Sequence[str] = (),
         limit_s: float = PATIENCE_S,
     ) -> None:
         self.control = folder / "control"
@@ -96,22 +96,24 @@ class Case:
             text=True,
         )
 
-    def kill(self, victim: str, number: int) -> tuple[int, str, str]:
-        """Kill at the moment; return what became of the parent. Nothing may be left."""
+    def kill(self, victim: str, number: int, job: bool = True) -> tuple[int, str, str]:
+        """Kill at the moment; return what became of the parent. Nothing may be left.
+
+        job: whether the moment is one of a Lava job's life.
+        """
         try:
             wait_for(self._is_reached, "the moment")
-            worker = wait_for(self._worker, "the worker")
-            folder, _, tag = command_of(worker)[-3:]
-            pid = self._find(victim, worker)
-            os.kill(pid, number)
+            worker = wait_for(self._worker, "the worker") if job else -1
+            tag = command_of(worker)[-1] if job else None
+            os.kill(self._find(victim, worker), number)
             (self.control / "go").touch()
             out, err = self.parent.communicate(timeout=PATIENCE_S)
         finally:
             (self.control / "go").touch()
             self.parent.kill()
-        wait_for(lambda: not self._live(worker, folder), "the processes to end")
+        wait_for(lambda: not self._live(worker), "the processes to end")
         wait_for(lambda: not list(self.temporary.iterdir()), "the files to vanish")
-        assert not list(Path("/dev/shm").glob(f"{tag}*"))
+        assert tag is None or not list(Path("/dev/shm").glob(f"{tag}*"))
         return self.parent.returncode, out, err
 
     def _is_reached(self) -> bool:
@@ -128,9 +130,10 @@ class Case:
         main = wait_for(lambda: children(worker), "Lava's main process")[0]
         return main if victim == "main" else max(children(main))  # others are Python's helpers
 
-    def _live(self, session: int, folder: str) -> list[Process]:
+    def _live(self, worker: int) -> list[Process]:
+        ours = str(self.control)  # an argument of the worker, and so of all its forks
         return [
             p
             for p in processes()
-            if p.state not in "ZX" and (p.session == session or folder in p.command)
+            if p.state not in "ZX" and (p.session == worker or ours in p.command)
         ]

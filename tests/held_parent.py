@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests import held
 
 
 def main(control: Path, python: Path, arguments: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     held.before(Path, "mkdir", control, "the worker has no folder yet")
     held.before(process, "_write_job", control, "the folder is made")
     held.after(process, "_write_spikes", control, "the job is half written")

@@ -91,7 +91,8 @@ def atomic_write(path: PathLike, force: bool = False) -> Iterator[BinaryIO]:
     """Yield a binary file that appears at ``path`` complete and on disk, or not at all.
 
     path: its folder must exist. force: replace an existing regular file; without it an existing
-    one is kept, even if it appears while we write. Raises OutputError (exit 10).
+    one is kept, even if it appears while we write. Raises OutputError (exit 10). On Linux not
+    even SIGKILL leaves a part of it: the file has no name before it is complete.
     """
     target = _resolved(path)
     temporary = _temporary(target)
@@ -101,10 +102,15 @@ def atomic_write(path: PathLike, force: bool = False) -> Iterator[BinaryIO]:
                 raise _exists(path)
             if not target.is_file():
                 raise OSError(errno.EISDIR if target.is_dir() else errno.EPERM, "not a file")
-        with open(temporary, "xb") as file:
+        unnamed = _open_unnamed(target.parent)
+        with unnamed or open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if unnamed:
+                # With a folder's descriptor, which goes unused, link() follows the symbolic link.
+                source = f"/proc/self/fd/{file.fileno()}"
+                os.link(source, temporary, src_dir_fd=file.fileno(), follow_symlinks=True)
         if force:
             os.replace(temporary, target)
         else:
@@ -115,6 +121,16 @@ def atomic_write(path: PathLike, force: bool = False) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def _open_unnamed(folder: Path) -> BinaryIO | None:
+    """Return a new file in ``folder`` without a name; None where the system has no such files."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+        return None
+    try:
+        return os.fdopen(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666), "wb")
+    except OSError:  # the file system has none, or cannot be written: open() says which
+        return None
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:

@@ -61,6 +61,18 @@ def test_existing_file_is_kept_without_force(folder: Path) -> None:
     assert path.read_text() == "new"
 
 
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+@pytest.mark.parametrize("force", [False, True])
+def test_an_unfinished_file_has_no_name(folder: Path, force: bool) -> None:
+    with atomic_write(folder / "a", force) as file:
+        file.write(b"half")
+        file.flush()
+        assert not list(folder.iterdir())
+    assert (folder / "a").read_bytes() == b"half"
+    (folder / "plain").touch()
+    assert (folder / "a").stat().st_mode == (folder / "plain").stat().st_mode
+
+
 def test_a_file_that_appears_meanwhile_is_kept(folder: Path) -> None:
     path = folder / "a.txt"
     with pytest.raises(OutputError, match="exists already"), atomic_write(path) as file:
@@ -82,6 +94,7 @@ def test_file_systems_without_hard_links(
         raise OSError(code, os.strerror(code), str(source), None, str(target))
 
     monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     if meanwhile:
         with pytest.raises(OutputError, match="exists already"):
             write_text(path, "ours")
