@@ -169,6 +169,11 @@ analogue_option = click.option(
     default="bias",
     help="How direct input enters integers: currents that the host injects, or graded spikes.",
 )
+proxy_option = click.option(
+    "--proxy-prices",
+    metavar="DEVICE",
+    help="Energy prices of another device where the own one has none, marked as a proxy.",
+)
 #: The target, its device and its choices.
 target_options = _all(
     click.option(
@@ -183,6 +188,7 @@ target_options = _all(
     bits_option,
     settings_option,
     analogue_option,
+    proxy_option,
 )
 #: The data set.
 input_options = _all(
@@ -353,12 +359,16 @@ def prepared(
     from snn_deploy.backends.arithmetics import ARITHMETICS
     from snn_deploy.backends.base import Options
     from snn_deploy.backends.prepare import prepare
-    from snn_deploy.report.targets import target_settings
+    from snn_deploy.device.proxy import with_proxy_prices
+    from snn_deploy.report.targets import device_named, target_settings
 
     known = target_settings(target)
+    device = chosen_device(target, options.get("device"))
+    if options.get("proxy_prices"):
+        device = with_proxy_prices(device, device_named(options["proxy_prices"]))
     chosen = Options(
         bits=options.get("bits"),
-        device=chosen_device(target, options.get("device")),
+        device=device,
         settings={k: v for k, v in (options.get("settings") or {}).items() if k in known} or None,
         analogue=options.get("analogue") or "bias",
     )

@@ -70,7 +70,8 @@ class Device:
     BASES), "" without prices. static_power: watts while switched on, None where unknown.
     excludes: what the prices leave out. unknown: limit or quantity -> why it is not known.
     path: the file as named by the user, the bare file name for a shipped one. sha256: of the
-    file, followed by the file it inherits from, if any.
+    file, followed by the file it inherits from, if any. priced_as: the device whose prices fill
+    in for missing ones, "" where they are its own.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Device:
     unknown: Mapping[str, str]
     path: str
     sha256: str
+    priced_as: str = ""
 
     def limit(self, key: str) -> Number:
         """Return a limit's number; DeviceError where the file does not state it."""

@@ -37,7 +37,8 @@ def energy_line(outcome: Outcome) -> str:
     if budget.kind is None:
         return "no priced work"
     basis = f"{budget.basis} prices" if budget.basis else "prices"
-    return f"{budget.total} per sample ({budget.kind}; {basis} of {budget.device})"
+    whose = outcome.program.device.priced_as or budget.device
+    return f"{budget.total} per sample ({budget.kind}; {basis} of {whose})"
 
 
 def analogue_lines(outcome: Outcome) -> list[tuple[str, str]]:

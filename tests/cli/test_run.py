@@ -388,3 +388,12 @@ def test_feedback_makes_an_edge_take_a_step(here):
         "run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--json", "-", "--feedback", "lif1->lif2"
     ).json
     assert plain != late
+
+
+def test_energy_on_loihi2_is_lent_and_says_so(here):
+    arguments = ("run", "mlp.pt", "-i", "mlp.npz", "-t", "loihi", "-d", "loihi2")
+    ran = run_cli(*arguments)
+    assert "energy     n/a" in ran.out
+    ran = run_cli(*arguments, "--proxy-prices", "loihi1")
+    assert ran.code == 0
+    assert "(proxy; chip prices of loihi1)" in " ".join(ran.out.split())
