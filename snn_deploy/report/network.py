@@ -12,8 +12,8 @@ from snn_deploy.report.model import Text
 
 
 def weights_of_network(network: Network) -> tuple[int, int]:
-    """Return (nonzero, all) learned weights."""
-    synapses = [s for p in network.projections for s in p.synapses]
+    """Return (nonzero, all) learned weights; those that a pass made do not count."""
+    synapses = [s for p in network.projections if not p.helper for s in p.synapses]
     return sum(map(learned_nonzeros, synapses)), sum(map(learned_size, synapses))
 
 
