@@ -78,7 +78,7 @@ def choose_scale(
         weight_grid(arithmetic, bits_of(p, arithmetic, bits), mixed=is_mixed(w))
         for p, w in zip(fan_in, tensors, strict=True)
     ]
-    largest = [float(np.max(np.abs(w), initial=0.0)) for w in tensors]
+    largest = [_largest(w, grid) for w, grid in zip(tensors, grids, strict=True)]
     # Without a weight, only bias and threshold bound the unit: as if the largest weight were 1.
     _, top = weight_grid(arithmetic, bits, mixed=False)
     scale = min((t / w for (_, t), w in zip(grids, largest, strict=True) if w > 0), default=top)
@@ -116,6 +116,25 @@ def choose_scale(
         return shift, math.floor(room * unit / step) * step / unit
     whole = room >= 1 and any(learned_of(projection) is None for projection in fan_in)
     return shift, float(math.floor(room)) if whole else room
+
+
+def _largest(weights: Array, grid: tuple[int, int]) -> float:
+    """Return the magnitude that becomes the grid's largest: the weights' own.
+
+    On a grid of one magnitude it would round nearly all others to zero. There it is the one of
+    least squared error, a mean of the k largest weights (Li et al. 2016, ternary weights).
+    """
+    step, top = grid
+    size = np.abs(weights[weights != 0]).astype(np.float64)
+    if step != top or not size.size:
+        return float(np.max(size, initial=0.0))
+    size = np.sort(size)[::-1]
+    sums = np.cumsum(size)
+    level = sums / np.arange(1, size.size + 1)
+    kept = size.size - np.searchsorted(size[::-1], level / 2)
+    # Of sum (|w| - level)^2 over the kept weights and |w|^2 over the others, what depends on them.
+    error = kept * level**2 - 2 * level * sums[kept - 1]
+    return float(level[error.argmin()])
 
 
 def _common_unit(tensors: list[Array]) -> float | None:
