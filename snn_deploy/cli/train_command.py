@@ -69,6 +69,17 @@ from snn_deploy.cli.output import check_targets, emit
     "--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N samples only."
 )
 @click.option(
+    "--qat",
+    type=click.Choice(["loihi", "fpga"]),
+    help="Fine-tune at the end as this target's integers compute.",
+)
+@click.option(
+    "--bits", type=click.IntRange(min=1, max=32), metavar="N", help="Weight bits for --qat."
+)
+@click.option(
+    "--qat-epochs", type=click.IntRange(min=1), metavar="N", help="Epochs of that fine-tuning."
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
@@ -137,9 +148,13 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
         ) from None
     fields = (
         "out", "method", "arch", "data", "data_dir", "sparsity", "rounds", "epochs", "coding",
-        "steps", "limit", "seed", "resume", "force",
+        "steps", "limit", "bits", "qat_epochs", "seed", "resume", "force",
     )  # fmt: skip
     values = {k: options[k] for k in fields if k in options}
+    if options.get("qat") is not None:
+        from snn_deploy.backends.arithmetics import ARITHMETICS
+
+        values["qat"] = ARITHMETICS[options["qat"]]
     return train, TrainConfig(**values)
 
 

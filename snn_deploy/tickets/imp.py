@@ -36,13 +36,14 @@ class Plan:
 
     The dense network and the last round train ``epochs`` epochs, the rounds between
     ``round_epochs``, each on a learning-rate schedule of its own. Rewinding goes back to the
-    dense network's state after ``rewind_epoch`` epochs.
+    dense network's state after ``rewind_epoch`` epochs. qat_epochs: of what follows the rounds.
     """
 
     sparsities: tuple[float, ...]
     epochs: int
     round_epochs: int
     rewind_epoch: int
+    qat_epochs: int = 0
 
     def length(self, number: int) -> int:
         """Return how many epochs round ``number`` (0: dense) runs."""
@@ -51,7 +52,7 @@ class Plan:
     @property
     def total(self) -> int:
         """Epochs of the whole job."""
-        return sum(self.length(k) for k in range(len(self.sparsities) + 1))
+        return sum(self.length(k) for k in range(len(self.sparsities) + 1)) + self.qat_epochs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

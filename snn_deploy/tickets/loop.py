@@ -21,16 +21,16 @@ from snn_deploy.ir.network import Coding
 from snn_deploy.tickets import pruning
 
 CodingKind = Literal["rate", "direct", "events"]
-_EVAL_BATCH = 256
+EVAL_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """What a progress bar shows after each epoch.
 
-    phase: "dense" or "round k/n". epoch counts from 1 to epochs within the phase; done of total
-    counts epochs over the whole job. loss and accuracy (0..1) are of the training data in this
-    epoch, sparsity of the masks in force.
+    phase: "dense", "round k/n" or "qat". epoch counts from 1 to epochs within the phase; done of
+    total counts epochs over the whole job. loss and accuracy (0..1) are of the training data in
+    this epoch, sparsity of the masks in force.
     """
 
     phase: str
@@ -89,14 +89,17 @@ def fit(
     epochs: int,
     seed: int,
     masks: Mapping[str, Tensor],
+    forward: Callable[[Tensor], Tensor] | None = None,
     after_epoch: Callable[[int, float, float], None] | None = None,
 ) -> None:
     """Train ``model`` in place for ``epochs`` epochs, with an optimizer and schedule of its own.
 
     x: (n, ...) analogue samples or (n, steps, ...) events, y: (n,) labels. Masked weights are 0
-    at every step. Batches, moves and spikes come from ``seed`` alone. after_epoch gets (epochs
-    done, loss, accuracy). Raises InputError where the loss stops being finite.
+    at every step. Batches, moves and spikes come from ``seed`` alone. forward: computes in place
+    of ``model`` itself, with its parameters. after_epoch gets (epochs done, loss, accuracy).
+    Raises InputError where the loss stops being finite.
     """
+    forward = model if forward is None else forward
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
@@ -114,7 +117,7 @@ def fit(
             rate = min(1.0, (update + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * rate
-            counts = model(_training_input(x[chosen], recipe, generator)).sum(0)
+            counts = forward(_training_input(x[chosen], recipe, generator)).sum(0)
             loss = functional.cross_entropy(counts * (recipe.temperature / recipe.steps), y[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -172,11 +175,11 @@ def evaluate(model: nn.Module, inputs: NDArray[np.generic], labels: NDArray[np.i
     model.eval()
     correct = 0
     with torch.no_grad():
-        for start in range(0, len(labels), _EVAL_BATCH):
-            part = np.ascontiguousarray(inputs[start : start + _EVAL_BATCH].swapaxes(0, 1))
+        for start in range(0, len(labels), EVAL_BATCH):
+            part = np.ascontiguousarray(inputs[start : start + EVAL_BATCH].swapaxes(0, 1))
             counts = model(torch.from_numpy(part.astype(np.float32))).sum(0)
             # numpy's argmax is defined to take the first of equals; torch's is not.
             guess = counts.numpy().argmax(1)
-            correct += int((guess == labels[start : start + _EVAL_BATCH]).sum())
+            correct += int((guess == labels[start : start + EVAL_BATCH]).sum())
     model.train(was_training)
     return correct / len(labels)

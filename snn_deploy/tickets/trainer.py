@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 import snn_deploy
 from snn_deploy.errors import OutputError, UsageError
 from snn_deploy.frontends.state import save_ticket
+from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.tickets import data as datasets
 from snn_deploy.tickets import imp, loop, models, nmnist, pruning
+from snn_deploy.tickets.qat import Grid, OnGrid, QatResult, fine_tune
 
 METHODS = ("imp",)
 # Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
@@ -66,7 +68,9 @@ class TrainConfig:
     round starts from the dense network's weights after so many epochs. hidden: layer widths or
     channels. steps: T. coding: "rate" or "direct" for images, "events" for recordings, whose
     frames last dt_s each. shift: training samples move by up to so many pixels. limit: use only
-    the first so many training samples. resume: go on from the checkpoint. force: replace ``out``.
+    the first so many training samples. qat: fine-tune after the last round as this target's
+    integers compute, with weights of ``bits`` bits (None: the target's own), for qat_epochs epochs
+    (None: as many as round_epochs). resume: go on from the checkpoint. force: replace ``out``.
     """
 
     out: str | Path
@@ -89,6 +93,9 @@ class TrainConfig:
     batch_size: int | None = None
     weight_decay: float = 0.0
     limit: int | None = None
+    qat: Arithmetic | None = None
+    bits: int | None = None
+    qat_epochs: int | None = None
     seed: int = 0
     resume: bool = False
     force: bool = False
@@ -96,7 +103,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What came out. Accuracies 0..1 on the test data; rounds[0] is the dense network."""
+    """What came out. Accuracies 0..1 on the test data; rounds[0] is the dense network.
+
+    sparsity, nonzeros: of the weights in the ticket; where fine-tuning rounded them, it may have
+    made zeros beyond the masks.
+    """
 
     path: Path
     dense_accuracy: float
@@ -105,6 +116,7 @@ class TrainResult:
     nonzeros: int
     weights: int
     rounds: tuple[imp.Round, ...]
+    qat: QatResult | None
     seconds: float
 
 
@@ -126,13 +138,17 @@ def train(
     y = torch.from_numpy(data.y_train[: config.limit])
     shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
     recipe, plan = _recipe(config), _plan(config)
-    settings = _settings(config)
+    settings, coding = _settings(config), _coding(config)
     start = time.perf_counter()
     with loop.deterministic(loop.stream_seed(config.seed, "weights")):
         model = models.build(
             config.arch, shape, data.classes, hidden=config.hidden, dt_s=_step_s(config)
         )
         _check_reachable(model, config.sparsity)
+        example = torch.zeros(1, *shape)
+        grid = _grid(config)
+        if grid is not None:  # what has no integers is refused before the training
+            OnGrid(model, grid, example_input=example, coding=coding)
         inputs = loop.evaluation_input(arranged(data.x_test, config), recipe, config.seed)
         snapshot = (
             imp.load_checkpoint(checkpoint, settings, model) if config.resume else imp.Snapshot()
@@ -150,32 +166,51 @@ def train(
             progress=progress,
         )
         rounds = tuple(snapshot.finished)
+        accuracy, tuned = rounds[-1].accuracy, None
+        if grid is not None:
+            assert config.qat_epochs is not None
+            tuned = fine_tune(
+                model,
+                x,
+                y,
+                recipe,
+                grid,
+                epochs=config.qat_epochs,
+                seed=config.seed,
+                masks=snapshot.masks,
+                example_input=example,
+                coding=coding,
+                inputs=inputs,
+                labels=data.y_test,
+                progress=progress,
+                done=plan.total - config.qat_epochs,
+            )
+            accuracy = loop.evaluate(model, inputs, data.y_test)
         masks = snapshot.masks or {
             name: torch.ones(p.shape, dtype=torch.bool)
             for name, p in pruning.prunable(model).items()
         }
+        if tuned is not None:
+            kept = pruning.prunable(model)
+            masks = {name: mask & (kept[name] != 0) for name, mask in masks.items()}
         result = TrainResult(
             path=out,
             dense_accuracy=rounds[0].accuracy,
-            ticket_accuracy=rounds[-1].accuracy,
+            ticket_accuracy=accuracy,
             sparsity=pruning.sparsity_of(masks),
             nonzeros=sum(int(m.sum()) for m in masks.values()),
             weights=sum(m.numel() for m in masks.values()),
             rounds=rounds,
+            qat=tuned,
             seconds=time.perf_counter() - start,
         )
         save_ticket(
             model,
             out,
-            example_input=torch.zeros(1, *shape),
+            example_input=example,
             masks=masks,
             readout="count",
-            coding={
-                "kind": config.coding,
-                "steps": config.steps,
-                "seed": config.seed,
-                "gain": config.gain,
-            },
+            coding=coding,
             meta=_meta(settings, result),
             force=config.force,
         )
@@ -239,15 +274,31 @@ def resolved(config: TrainConfig) -> TrainConfig:
         missing["round_epochs"] = max(1, config.epochs // 3)
     if config.epochs is not None and config.rewind_epoch is None:
         missing["rewind_epoch"] = min(_REWIND_EPOCH[config.data], max(0, config.epochs))
+    if config.qat is None and (config.bits, config.qat_epochs) != (None, None):
+        raise UsageError(
+            "weight bits and their epochs belong to quantization-aware fine-tuning",
+            used=f"bits = {config.bits}, qat_epochs = {config.qat_epochs}",
+            hint="say for which target: --qat loihi or --qat fpga",
+        )
     pruning.schedule(config.sparsity, config.rounds)
     if config.rounds is None:
         missing["rounds"] = pruning.default_rounds(
             config.sparsity, _SHARE_PER_ROUND[config.arch, config.data]
         )
     config = replace(config, **missing)
+    if config.qat is not None:
+        config = replace(
+            config,
+            bits=config.qat.weight_bits if config.bits is None else config.bits,
+            qat_epochs=config.round_epochs if config.qat_epochs is None else config.qat_epochs,
+        )
     assert config.epochs is not None
     assert config.rewind_epoch is not None
-    for name in ("epochs", "round_epochs", "steps", "batch_size", "limit", "lr", "gain", "dt_s"):
+    positive = (
+        "epochs", "round_epochs", "qat_epochs", "steps", "batch_size", "limit", "lr", "gain",
+        "dt_s",
+    )  # fmt: skip
+    for name in positive:
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise UsageError(f"{name} must be positive", used=f"{name} = {value}")
@@ -297,7 +348,24 @@ def _plan(config: TrainConfig) -> imp.Plan:
         epochs=config.epochs,
         round_epochs=config.round_epochs,
         rewind_epoch=config.rewind_epoch,
+        qat_epochs=config.qat_epochs or 0,
     )
+
+
+def _grid(config: TrainConfig) -> Grid | None:
+    if config.qat is None:
+        return None
+    assert config.bits is not None
+    return Grid(arithmetic=config.qat, bits=config.bits)
+
+
+def _coding(config: TrainConfig) -> dict[str, Any]:
+    return {
+        "kind": config.coding,
+        "steps": config.steps,
+        "seed": config.seed,
+        "gain": config.gain,
+    }
 
 
 def _check_output(out: Path, force: bool) -> None:
@@ -321,6 +389,7 @@ def _check_reachable(model: torch.nn.Module, sparsity: float) -> None:
 def _settings(config: TrainConfig) -> dict[str, Any]:
     """Return what fixes the weights, as JSON values: paths and switches do not."""
     settings = asdict(config)
+    settings["qat"] = None if config.qat is None else config.qat.name
     for name in ("out", "data_dir", "resume", "force"):
         del settings[name]
     settings["hidden"] = list(config.hidden or ())
@@ -337,6 +406,7 @@ def _meta(settings: dict[str, Any], result: TrainResult) -> dict[str, Any]:
         "ticket_accuracy": result.ticket_accuracy,
         "sparsity": result.sparsity,
         "rounds": [asdict(r) for r in result.rounds],
+        "qat": None if result.qat is None else asdict(result.qat),
         "versions": {
             "snn-deploy": getattr(snn_deploy, "__version__", "unknown"),
             "torch": torch.__version__,
