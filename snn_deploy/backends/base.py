@@ -14,6 +14,7 @@ from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.trace import Trace
 from snn_deploy.passes.analogue import AnalogueMode
+from snn_deploy.passes.reach import Reached
 
 if TYPE_CHECKING:
     from snn_deploy.device.model import Device
@@ -28,13 +29,15 @@ class Options:
 
     bits: weight bits, None for the target's own. device: the device to lower for, None for the
     target's default. settings: target-specific choices by name (fpga: banks, fifo_depth). analogue:
-    how values of a directly coded input enter integers (see passes.quantize).
+    how values of a directly coded input enter integers (see passes.quantize). observed: how far
+    each population's states go, from calibration.
     """
 
     bits: int | None = None
     device: Device | None = None
     settings: dict[str, int] | None = None
     analogue: AnalogueMode = "bias"
+    observed: dict[str, Reached] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)

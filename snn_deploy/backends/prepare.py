@@ -31,5 +31,11 @@ def prepare(
         return target.lower(network, None, options)
     if integers.current:
         network = with_bias_neurons(network, injected=options.analogue == "bias")
-    qnet = quantize(network, integers, bits=options.bits, analogue=options.analogue)
+    qnet = quantize(
+        network,
+        integers,
+        bits=options.bits,
+        analogue=options.analogue,
+        observed=options.observed,
+    )
     return target.lower(network, qnet, options)

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from snn_deploy.cli.calibration import check_calibration
 from snn_deploy.cli.options import (
     bits_option,
+    calibrate_option,
     check_settings,
     device_option,
     folded_network,
@@ -42,6 +44,7 @@ from snn_deploy.cli.output import check_targets, emit
 @click.option("--onnx", is_flag=True, help="Write the float program as ONNX too.")
 @device_option
 @bits_option
+@calibrate_option
 @settings_option
 @output_options
 def command(**options: Any) -> None:
@@ -63,6 +66,7 @@ def command(**options: Any) -> None:
         require("onnx")
     targets = [find_target(name) for name in names]
     check_settings(targets, options)
+    check_calibration(targets, options)
     network = folded_network(options)
     programs = [(t, prepared(network, t, options)) for t in targets]
     with shown_warnings():

@@ -174,6 +174,12 @@ proxy_option = click.option(
     metavar="DEVICE",
     help="Energy prices of another device where the own one has none, marked as a proxy.",
 )
+calibrate_option = click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="X.npz",
+    help="Samples whose float run sets the range of integer states.",
+)
 #: The target, its device and its choices.
 target_options = _all(
     click.option(
@@ -186,6 +192,7 @@ target_options = _all(
     ),
     device_option,
     bits_option,
+    calibrate_option,
     settings_option,
     analogue_option,
     proxy_option,
@@ -359,6 +366,7 @@ def prepared(
     from snn_deploy.backends.arithmetics import ARITHMETICS
     from snn_deploy.backends.base import Options
     from snn_deploy.backends.prepare import prepare
+    from snn_deploy.cli.calibration import observed
     from snn_deploy.device.proxy import with_proxy_prices
     from snn_deploy.report.targets import device_named, target_settings
 
@@ -366,13 +374,15 @@ def prepared(
     device = chosen_device(target, options.get("device"))
     if options.get("proxy_prices"):
         device = with_proxy_prices(device, device_named(options["proxy_prices"]))
+    integers = None if arithmetic in (None, "float") else ARITHMETICS[arithmetic]
+    floats = integers is None and target.arithmetic() is None
     chosen = Options(
         bits=options.get("bits"),
         device=device,
         settings={k: v for k, v in (options.get("settings") or {}).items() if k in known} or None,
         analogue=options.get("analogue") or "bias",
+        observed=None if floats else observed(network, options.get("calibrate")),
     )
-    integers = None if arithmetic in (None, "float") else ARITHMETICS[arithmetic]
     with shown_warnings():
         return prepare(network, target, chosen, integers)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from snn_deploy.cli.calibration import check_calibration
 from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
 from snn_deploy.cli.options import (
     check_settings,
@@ -45,6 +46,7 @@ def command(**options: Any) -> None:
     check_targets(options)
     target = find_target(options["target_name"])
     check_settings([target], options)
+    check_calibration([target], options)
     judge = simulator(target, options["place"], default="judge")
     if judge is not None:
         judge.version()

@@ -135,7 +135,8 @@ class QNetwork:
 
     real: the network before. Where its input is analogue, injections say for which populations
     the host adds up currents (their projections are not in ``network``), and levels by how much
-    it multiplies the values of an input before it sends them as whole numbers.
+    it multiplies the values of an input before it sends them as whole numbers. calibrated:
+    whether samples set how far states go, or an estimate from the weights.
     """
 
     network: Network
@@ -145,6 +146,7 @@ class QNetwork:
     real: Network
     injections: Mapping[str, Injection] = field(default_factory=dict)
     levels: Mapping[str, float] = field(default_factory=dict)
+    calibrated: bool = False
 
     def computing(self) -> tuple[Population, ...]:
         """Return the populations that integrate, in order."""

@@ -17,8 +17,9 @@ from snn_deploy.ir.network import Network, Population, Projection, per_neuron
 from snn_deploy.ir.neurons import Step
 from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.ir.synapses import Diagonal, bias_of, with_weights
-from snn_deploy.passes.reach import reach
+from snn_deploy.passes.reach import membrane_gain, reach
 from snn_deploy.passes.scale import (
+    Room,
     choose_scale,
     is_mixed,
     learned_of,
@@ -111,16 +112,15 @@ def _fills(network: Network, name: str, arithmetic: Arithmetic, bits: int) -> bo
     """Return whether the fan-in's weights use more than half of the grid that they have."""
     population = network.population(name)
     step = population.neuron.step(network.dt_s)
-    gain = per_neuron(step.gain_u, population.shape) * per_neuron(step.gain_v, population.shape)
+    gain = membrane_gain(population, step)
     bias = constant_current(network, name)
     offset = per_neuron(step.offset, population.shape) / gain + (0.0 if bias is None else bias)
     threshold = None
     if step.threshold is not None:
         threshold = per_neuron(step.threshold, population.shape) / gain
     fan_in = network.into(name)
-    _, scale = choose_scale(
-        fan_in, arithmetic, bits, threshold, offset, reach(network, population, step, offset)
-    )
+    room = Room(reach=reach(network, population, step, offset))
+    _, scale = choose_scale(fan_in, arithmetic, bits, threshold, offset, room)
     analogue = [real_weights(p) for p in fan_in if p.pre in network.inputs]
     return all(
         float(np.max(np.abs(w), initial=0.0)) * scale * 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,8 +35,9 @@ from snn_deploy.passes.analogue import (
     with_levels,
 )
 from snn_deploy.passes.forms import check_chain, check_exact, check_form, check_registers
-from snn_deploy.passes.reach import reach
+from snn_deploy.passes.reach import Reached, membrane_gain, reach
 from snn_deploy.passes.scale import (
+    Room,
     bits_of,
     choose_scale,
     fewest_bits,
@@ -46,6 +47,9 @@ from snn_deploy.passes.scale import (
     weight_grid,
 )
 
+#: How much further than observed a calibrated state may go before it meets its register's end.
+MARGIN = 2.0
+
 
 def quantize(
     network: Network,
@@ -53,13 +57,15 @@ def quantize(
     *,
     bits: int | None = None,
     analogue: AnalogueMode = "bias",
+    observed: Mapping[str, Reached] | None = None,
 ) -> QNetwork:
     """Return ``network`` (folded) in ``arithmetic``.
 
     bits: weight bits, from ``fewest_bits`` to the arithmetic's own width. analogue: how values of
     a directly coded input enter: currents that the host adds up ("bias"), or whole numbers that
-    spikes carry ("graded"). Raises InputError for other bits; UnsupportedError, located, for what
-    the arithmetic has no form of.
+    spikes carry ("graded"). observed: how far each population's states go on samples (see
+    calibrate.observe); times MARGIN it takes the place of the estimate from the weights. Raises
+    InputError for other bits; UnsupportedError, located, for what the arithmetic has no form of.
     """
     bits = arithmetic.weight_bits if bits is None else bits
     fewest = fewest_bits(arithmetic)
@@ -80,7 +86,9 @@ def quantize(
     injections: dict[str, Injection] = {}
     for population in network.computing():
         injected = () if levels else analogue_into(network, population.name)
-        q, injection = _population(network, population, arithmetic, bits, injected)
+        # A helper that a pass added was not observed, and is estimated.
+        reached = None if observed is None else observed.get(population.name)
+        q, injection = _population(network, population, arithmetic, bits, injected, reached)
         spiking = [p for p in network.into(population.name) if p not in injected]
         integer, tensors = _weights(network, spiking, q.scale, arithmetic, bits)
         populations[population.name] = q
@@ -97,6 +105,7 @@ def quantize(
         real=real,
         injections=injections,
         levels=levels,
+        calibrated=observed is not None,
     )
 
 
@@ -115,6 +124,7 @@ def _population(
     arithmetic: Arithmetic,
     bits: int,
     injected: tuple[Projection, ...],
+    reached: Reached | None,
 ) -> tuple[QPopulation, Injection | None]:
     """Return the integers of a population; ``injected``: the fan-in that the host adds up."""
     where = network.where(population.name)
@@ -130,7 +140,7 @@ def _population(
             where=where,
             hint="train the layer without bias, or use LIF neurons",
         )
-    gain = per_neuron(step.gain_u, population.shape) * per_neuron(step.gain_v, population.shape)
+    gain = membrane_gain(population, step)
     if bool(np.any(gain <= 0)):
         raise UnsupportedError(
             "a neuron gain (r or w_in) is zero or negative",
@@ -146,9 +156,14 @@ def _population(
     if pinned is not None:
         shift, scale = pinned.shift, pinned.scale
     else:
-        expected = reach(network, population, step, offset)
-        largest = np.abs(offset) + largest_current(network, population, step, injected)
-        shift, scale = choose_scale(spiking, arithmetic, bits, real_threshold, largest, expected)
+        largest = np.abs(offset)
+        if reached is None:
+            room = Room(reach=reach(network, population, step, offset))
+            largest = largest + largest_current(network, population, step, injected)
+        else:
+            room = Room(reach=MARGIN * reached.state, measured=True)
+            largest = largest + (MARGIN * reached.current if injected else 0.0)
+        shift, scale = choose_scale(spiking, arithmetic, bits, real_threshold, largest, room)
     state_scale = scale * (1 << shift)
     bias_scale = state_scale / (1 << arithmetic.bias_shift)
     fine = state_scale / (1 << arithmetic.threshold_shift)

@@ -24,6 +24,18 @@ _UNKNOWN_STEPS = 100  # of an input whose length is not known: what a perfect in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """How far a population's states went on samples, in units of current.
+
+    current: the largest |u / gain|, or |I| without a synaptic current. state: the largest of it
+    and |v / gain|, before resets.
+    """
+
+    current: float
+    state: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Drive:
     """A step's current per neuron: mean between low and high (N,), and variance (N,)."""
 
@@ -48,10 +60,15 @@ def reach(network: Network, population: Population, step: Step, offset: Array) -
     if step.threshold is None:
         climb = np.maximum(drive.high + offset, 0) * kept + spread * memory_u * np.sqrt(memory_v)
     else:
-        gain = per_neuron(step.gain_u, population.shape) * per_neuron(step.gain_v, population.shape)
-        threshold = np.maximum(per_neuron(step.threshold, population.shape) / gain, 0)
+        real = per_neuron(step.threshold, population.shape)
+        threshold = np.maximum(real / membrane_gain(population, step), 0)
         climb = threshold + np.maximum(drive.high + offset, 0) * memory_u + spread * memory_u
     return float(np.max(np.maximum(fall, climb), initial=0.0))
+
+
+def membrane_gain(population: Population, step: Step) -> Array:
+    """Return what a unit of current adds to v, (N,): states in integers are divided by it."""
+    return per_neuron(step.gain_u, population.shape) * per_neuron(step.gain_v, population.shape)
 
 
 def _memory(keep: Array, steps: float) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,8 +12,16 @@ from snn_deploy.ir.network import Projection
 from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.ir.synapses import LEARNED, Diagonal, Synapse, weights_of
 
-_HEADROOM_BITS = 3  # a state may reach 8 thresholds before it meets its end
+_HEADROOM_BITS = 3  # of an estimate: a state may reach 8 thresholds before it meets its end
 _GRID_BITS = 7  # finer weight grids than 1/128 are taken for real numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How far a state must be able to go, in units of current; measured, or estimated."""
+
+    reach: float
+    measured: bool = False
 
 
 def weight_grid(arithmetic: Arithmetic, bits: int, *, mixed: bool) -> tuple[int, int]:
@@ -67,12 +76,9 @@ def choose_scale(
     bits: int,
     threshold: Array | None,
     offset: Array,
-    expected: float,
+    room: Room,
 ) -> tuple[int, float]:
-    """Return (shift, scale): as fine as weights, threshold, bias and headroom allow.
-
-    expected: how far the state goes, in units of current.
-    """
+    """Return (shift, scale): as fine as weights, threshold, bias and the state's room allow."""
     tensors = [real_weights(projection) for projection in fan_in]
     grids = [
         weight_grid(arithmetic, bits_of(p, arithmetic, bits), mixed=is_mixed(w))
@@ -92,7 +98,7 @@ def choose_scale(
         # unit, which takes the fewest bits, unless the bias needs a finer one.
         own = unit == 1.0 and bool(np.all(offset == np.rint(offset)))
         scale = (1 if own else math.floor(scale * unit / step)) * step / unit
-    state_top = arithmetic.state_max >> _HEADROOM_BITS
+    state_top = arithmetic.state_max >> (0 if room.measured else _HEADROOM_BITS)
     threshold_top = min(
         state_top, ((1 << arithmetic.threshold_bits) - 1) << arithmetic.threshold_shift
     )
@@ -100,22 +106,22 @@ def choose_scale(
     highest = 0.0 if threshold is None else float(np.max(np.abs(threshold), initial=0.0))
     # The state's unit at which threshold, bias and the state itself just fit.
     most = min(
-        arithmetic.state_max / expected if expected else math.inf,
+        arithmetic.state_max / room.reach if room.reach else math.inf,
         threshold_top / highest if highest else math.inf,
         bias_top / float(np.max(np.abs(offset))) if bool(np.any(offset)) else math.inf,
     )
     least, shift = arithmetic.shift_bits
     while shift > least and scale * (1 << shift) > most:
         shift -= 1
-    room = most / (1 << shift)
-    if not fan_in and room < math.inf:
-        return shift, room
-    if scale <= room:
+    finest = most / (1 << shift)
+    if not fan_in and finest < math.inf:
+        return shift, finest
+    if scale <= finest:
         return shift, scale
-    if unit is not None and room * unit >= step:
-        return shift, math.floor(room * unit / step) * step / unit
-    whole = room >= 1 and any(learned_of(projection) is None for projection in fan_in)
-    return shift, float(math.floor(room)) if whole else room
+    if unit is not None and finest * unit >= step:
+        return shift, math.floor(finest * unit / step) * step / unit
+    whole = finest >= 1 and any(learned_of(projection) is None for projection in fan_in)
+    return shift, float(math.floor(finest)) if whole else finest
 
 
 def _largest(weights: Array, grid: tuple[int, int]) -> float:

@@ -30,6 +30,7 @@ from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.synapses import bias_of, weights_of, with_weights
 from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import quantize
+from snn_deploy.passes.reach import membrane_gain
 from snn_deploy.passes.scale import learned_of
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.lif import LIF
@@ -317,7 +318,7 @@ def _set_neuron(module: LIF, qnet: QNetwork, name: str) -> None:
     """Give a neuron the threshold, reset and decay that the integers have."""
     q, a, shape = qnet.populations[name], qnet.arithmetic, qnet.network.population(name).shape
     step = qnet.real.step_of(name)
-    gain = per_neuron(step.gain_u, shape) * per_neuron(step.gain_v, shape)
+    gain = membrane_gain(qnet.network.population(name), step)
     unit = gain / (q.scale * (1 << q.shift))  # of the membrane per integer
 
     def put(field: str, value: Array) -> None:
