@@ -153,7 +153,10 @@ device_option = click.option(
     help="Device to lower for; a TOML file of yours works.",
 )
 bits_option = click.option(
-    "--bits", type=click.IntRange(min=1, max=32), metavar="N", help="Weight bits."
+    "--bits",
+    type=click.IntRange(min=1, max=32),
+    metavar="N",
+    help="Weight bits: loihi 1 to 8, fpga 2 to 8.",
 )
 settings_option = click.option(
     "--set",

@@ -22,7 +22,7 @@ from snn_deploy.report.layers import (
 from snn_deploy.report.model import Bar, Chart, Item, Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
 from snn_deploy.report.outcome import confusion_table, energy_line, outcome_data, outcome_text
-from snn_deploy.report.tensors import tensor_table
+from snn_deploy.report.tensors import neuron_table, tensor_table
 from snn_deploy.report.verdict import verdict_data, verdict_line, verify_section
 
 
@@ -87,7 +87,7 @@ def compare_report(
         if verdict is not None:
             detail += verify_section(o.program, verdict, "").items
         if o.program.qnet is not None:
-            detail.append(tensor_table(o.program.qnet.tensors))
+            detail += [tensor_table(o.program.qnet.tensors), neuron_table(o.program.qnet)]
         if o.confusion is not None:
             detail.append(confusion_table(o.confusion))
         sections.append(Section(title=o.target.title, items=tuple(detail), detail=True))

@@ -19,7 +19,7 @@ from snn_deploy.io.nir_write import nir_bytes
 from snn_deploy.ir.network import Network
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
-from snn_deploy.report.tensors import quantization_section, tensor_data
+from snn_deploy.report.tensors import neuron_data, quantization_section, tensor_data
 
 MANIFEST = "manifest.json"
 
@@ -120,6 +120,7 @@ def export_report(
                 ],
                 "fit": fit.as_dict(),
                 "quantization": tensor_data(tensors) or None,
+                "neurons": None if program.qnet is None else neuron_data(program.qnet),
                 "files": written[target.name],
             }
         )

@@ -14,7 +14,7 @@ from snn_deploy.ir.synapses import learned_nonzeros, learned_size
 from snn_deploy.ir.text import synapse_text, to_text
 from snn_deploy.report.model import Item, Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
-from snn_deploy.report.tensors import tensor_data, tensor_table
+from snn_deploy.report.tensors import neuron_data, neuron_table, tensor_data, tensor_table
 
 
 def _parameters(neuron: object) -> str:
@@ -89,9 +89,10 @@ def inspect_report(network: Network, qnet: QNetwork | None = None) -> Report:
         "projections": records,
     }
     if qnet is not None:
-        items: list[Item] = [tensor_table(qnet.tensors), _registers(qnet)]
+        items: list[Item] = [tensor_table(qnet.tensors), neuron_table(qnet), _registers(qnet)]
         sections.append(Section(title=f"In {qnet.arithmetic.name} integers", items=tuple(items)))
         data["quantization"] = tensor_data(qnet.tensors)
+        data["neurons"] = neuron_data(qnet)
     lines = tuple(("", line) for line in to_text(network).splitlines())
     sections.append(Section(title="Text form", items=(Text(lines=lines),), detail=True))
     return Report(

@@ -12,7 +12,7 @@ from snn_deploy.report.early import early_data, early_sections, steps_data
 from snn_deploy.report.layers import energy_table, layer_records, layer_tables, sources_section
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
-from snn_deploy.report.tensors import quantization_section, tensor_data
+from snn_deploy.report.tensors import neuron_data, quantization_section, tensor_data
 
 
 def latency_line(outcome: Outcome) -> str:
@@ -143,6 +143,7 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         ],
         "fit": outcome.fit.as_dict(),
         "quantization": None if qnet is None else tensor_data(qnet.tensors),
+        "neurons": None if qnet is None else neuron_data(qnet),
     }
 
 

@@ -397,3 +397,42 @@ def test_energy_on_loihi2_is_lent_and_says_so(here):
     ran = run_cli(*arguments, "--proxy-prices", "loihi1")
     assert ran.code == 0
     assert "(proxy; chip prices of loihi1)" in " ".join(ran.out.split())
+
+
+# Calibration.
+
+
+@pytest.mark.parametrize("target", ["loihi", "fpga"])
+def test_samples_size_the_integer_states(here, target):
+    arguments = ("run", "mlp.pt", "-t", target, "-i", "mlp.npz", "-v")
+    plain, ran = run_cli(*arguments), run_cli(*arguments, "--calibrate", "mlp.npz")
+    assert ran.code == 0, ran.err
+    shown = [" ".join(r.out.split()) for r in (plain, ran)]
+    assert "states have room for an estimate from the weights" in shown[0]
+    assert "states have room for the calibration samples" in shown[1]
+    assert "0 saturated, 0 wrapped integer states" in shown[1]
+    assert max(map(len, ran.out.splitlines())) <= 80
+    found = result("mlp.pt", "-t", target, "-i", "mlp.npz", "--calibrate", "mlp.npz")
+    assert [n["population"] for n in found["neurons"]] == ["lif1", "lif2"]
+    assert all(n["tau_integer_s"] == pytest.approx(n["tau_s"]) for n in found["neurons"])
+    assert all(0 <= n["threshold_error"] < 0.05 for n in found["neurons"])
+
+
+def test_calibration_of_floats_is_refused(here):
+    ran = run_cli("run", "mlp.pt", "-t", "cpu", "-i", "mlp.npz", "--calibrate", "mlp.npz")
+    assert ran.code == 2
+    assert "--calibrate sets the range of integer states, and here all are floats" in ran.err
+    assert "leave --calibrate out, or use --target loihi or fpga" in ran.err
+    arguments = ("-t", "cpu", "-i", "mlp.npz", "--arithmetic", "fpga", "--calibrate", "mlp.npz")
+    assert run_cli("run", "mlp.pt", *arguments).code == 0
+    for command in (("export", "-t", "cpu"), ("verify", "-t", "cpu", "-i", "mlp.npz")):
+        ran = run_cli(command[0], "mlp.pt", *command[1:], "--calibrate", "mlp.npz")
+        assert (ran.code, "all are floats" in ran.err) == (2, True)
+    ran = run_cli("export", "mlp.pt", "-t", "cpu", "-t", "loihi", "--calibrate", "mlp.npz")
+    assert ran.code == 0, ran.err
+
+
+def test_calibration_samples_must_fit_the_model(here):
+    ran = run_cli("run", "mlp.pt", "-t", "fpga", "-i", "mlp.npz", "--calibrate", "conv.npz")
+    assert ran.code == 3
+    assert "conv.npz" in ran.err

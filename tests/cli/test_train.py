@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -144,3 +146,20 @@ def test_the_same_seed_gives_the_same_ticket(here):
     assert train("-q", "--seed", 1, "--force").code == 0
     second = read_ticket(here / "t.pt").state
     assert all(np.array_equal(first[k], second[k]) for k in first)
+
+
+def test_fine_tuning_for_a_target_is_reported_and_recorded(here):
+    ran = train("--qat", "loihi", "--bits", 4, "--qat-epochs", 1, "--json", "t.json")
+    assert ran.code == 0, ran.err
+    assert "qat: loss" in ran.err
+    assert "in loihi's 4-bit weights" in ran.out
+    found = read_ticket(here / "t.pt").meta["qat"]
+    assert (found["target"], found["bits"], found["epochs"]) == ("loihi", 4, 1)
+    assert json.loads((here / "t.json").read_text())["qat"] == found
+
+
+def test_bits_without_a_target_are_refused(here):
+    ran = train("--bits", 4)
+    assert ran.code == 2
+    assert "weight bits and their epochs belong to quantization-aware fine-tuning" in ran.err
+    assert "say for which target: --qat loihi or --qat fpga" in ran.err

@@ -187,10 +187,10 @@ def test_gradients_pass_the_rounding_and_the_model_is_left_alone():
 
 
 def test_fine_tuning_recovers_what_few_bits_lose(tmp_path):
-    config = {"arch": "mlp", "rounds": 2, "epochs": 12, "limit": 600, "hidden": (48, 24)}
-    result = train(tiny(tmp_path / "m.pt", **config, qat=LOIHI, bits=2, qat_epochs=8))
+    config = {"epochs": 15, "limit": 600, "hidden": (32, 16), "qat_epochs": 6}
+    result = train(tiny(tmp_path / "m.pt", **config, qat=LOIHI, bits=3))
+    assert result.rounds[-1].accuracy > result.qat.accuracy_before + 0.05
     assert result.qat.accuracy > result.qat.accuracy_before + 0.05
-    assert result.qat.accuracy > result.rounds[-1].accuracy - 0.1
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
@@ -262,7 +262,7 @@ def test_weights_that_do_not_settle_are_told(monkeypatch):
 
 def test_a_scale_that_its_state_bounds_settles_too():
     # Little headroom: the scale follows the weights' sums, which rounding changes.
-    narrow = replace(LOIHI, state_max=1 << 18, state_min=-(1 << 18))
+    narrow = replace(LOIHI, state_max=1 << 14, state_min=-(1 << 14))
     model, grid = lively("mlp"), Grid(arithmetic=narrow, bits=8)
     view = view_of(model, "mlp", grid)
     settled = view.settle()
