@@ -28,6 +28,7 @@ from snn_deploy.ir.arrays import Array, same
 from snn_deploy.ir.network import Network, Projection, per_neuron
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.synapses import bias_of, weights_of, with_weights
+from snn_deploy.passes.bias_neuron import with_bias_neurons
 from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import quantize
 from snn_deploy.passes.reach import membrane_gain
@@ -118,23 +119,32 @@ class OnGrid:
             return replace(projection, synapses=chain)
 
         network = replace(self._blank, projections=tuple(map(filled, self._blank.projections)))
+        if self._grid.arithmetic.current:
+            network = with_bias_neurons(network, injected=True)
         return quantize(network, self._grid.arithmetic, bits=self._grid.bits)
 
     def parameters(self, qnet: QNetwork) -> dict[str, Tensor]:
-        """Return the parameters, by name, that hold the integers of ``qnet`` exactly."""
+        """Return the parameters, by name, that hold the integers of ``qnet`` exactly.
+
+        What stays in float is left out: weights whose currents the host adds up, and biases before
+        a synaptic current.
+        """
         state = dict(self._model.named_parameters())
+        integers = {p.name: p for p in qnet.network.projections}
         found = {}
         for layer in self._layers:
-            projection = next(p for p in qnet.network.projections if p.name == layer.projection)
-            q, learned = qnet.populations[projection.post], learned_of(projection)
-            assert learned is not None
+            projection = integers.get(layer.projection)
+            learned = None if projection is None else learned_of(projection)
+            if projection is None or learned is None:
+                continue
+            q = qnet.populations[projection.post]
             integer = weights_of(learned)
             assert integer is not None
             weight = state[layer.weight].detach().numpy().astype(np.float64)
             used = layer.factor != 0  # batch norm may switch a channel off
             np.divide(integer / q.scale, layer.factor, out=weight, where=used)
             found[layer.weight] = torch.from_numpy(weight.astype(np.float32))
-            if layer.bias is None:
+            if layer.bias is None or qnet.real.step_of(projection.post).has_current:
                 continue
             unit = q.scale * (1 << q.shift) / (1 << qnet.arithmetic.bias_shift)
             bias = layer.bias_factor * state[layer.bias].detach().numpy() + layer.bias_offset

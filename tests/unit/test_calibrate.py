@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from snn_deploy.backends.arithmetics import FPGA, LOIHI
+from snn_deploy.engine.event import EventEngine
 from snn_deploy.engine.fixed import FixedEngine
 from snn_deploy.engine.reference import run_reference
-from snn_deploy.ir import Dense, Readout
+from snn_deploy.ir import Coding, Dense, Readout
 from snn_deploy.ir.network import per_neuron
 from snn_deploy.passes.calibrate import observe
 from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import MARGIN, quantize
+from snn_deploy.passes.reach import Reached
 from snn_deploy.report.tensors import neuron_data
 from tests.builders import DT, KINDS, cuba, leaky, lif, row, spikes
 
@@ -21,7 +23,7 @@ both = pytest.mark.parametrize("arithmetic", [LOIHI, FPGA], ids=lambda a: a.name
 
 
 def reached(network, sample):
-    """Return, by population, how far the reference engine's states go before their resets."""
+    """Return by population how far the reference engine's u and v go, the latter before resets."""
     found = {}
     for name, trace in run_reference(network, sample).items():
         step, shape = network.step_of(name), network.shapes[name]
@@ -35,7 +37,7 @@ def reached(network, sample):
         # Without a state of its own, u is the current.
         current = u / row(step.gain_u) if step.has_current else u
         gain = row(step.gain_u) * row(step.gain_v)
-        found[name] = max(np.max(np.abs(current)), np.max(np.abs(v / gain)))
+        found[name] = (np.max(np.abs(current)), np.max(np.abs(v / gain)))
     return found
 
 
@@ -44,9 +46,13 @@ def test_it_sees_the_states_of_the_reference_engine_before_their_resets(kind):
     network = fold(KINDS[kind](np.random.default_rng(0)))
     x = spikes(np.random.default_rng(1), 3, 10, network.input_population.shape)
     singles = [reached(network, sample) for sample in x]
-    wanted = {name: max(s[name] for s in singles) for name in singles[0]}
-    assert observe(network, [x]) == pytest.approx(wanted, rel=1e-12)
-    assert min(wanted.values()) > 0
+    seen = observe(network, [x])
+    assert seen.keys() == singles[0].keys()
+    for name, reached_here in seen.items():
+        current, v = (max(s[name][i] for s in singles) for i in (0, 1))
+        assert reached_here.current == pytest.approx(current, rel=1e-12)
+        assert reached_here.state == pytest.approx(max(current, v), rel=1e-12)
+        assert current > 0
 
 
 def test_a_value_reset_is_seen_before_it_happens():
@@ -62,7 +68,7 @@ def test_a_value_reset_is_seen_before_it_happens():
         furthest = max(furthest, abs(v / gain).max(), abs(current).max())
         v = np.where(v > 0.3, -0.2, v)
     (seen,) = observe(row((8,), Dense(weight=weight, bias=bias), neuron), [x]).values()
-    assert seen == pytest.approx(furthest)
+    assert seen.state == pytest.approx(furthest)
 
 
 @pytest.mark.parametrize("kind", ["skip", "recurrent", "delays", "conv", "per neuron"])
@@ -71,7 +77,7 @@ def test_batches_do_not_matter(kind):
     x = spikes(np.random.default_rng(1), 6, 8, network.input_population.shape)
     whole = observe(network, [x])
     assert observe(network, iter([x[:1], x[1:4], x[4:]])) == whole
-    assert all(value > 0 for value in whole.values())
+    assert all(reached.state > 0 for reached in whole.values())
 
 
 @both
@@ -84,7 +90,9 @@ def test_calibrated_states_keep_their_margin_and_saturate_nowhere(arithmetic, ki
     assert qnet.calibrated
     for name, furthest in observed.items():
         q = qnet.populations[name]
-        assert MARGIN * furthest * q.scale * (1 << q.shift) <= arithmetic.state_max * (1 + 1e-9)
+        assert MARGIN * furthest.state * q.scale * (1 << q.shift) <= arithmetic.state_max * (
+            1 + 1e-9
+        )
     assert FixedEngine(qnet).run(x).overflows == {"saturated": 0, "wrapped": 0}
 
 
@@ -107,11 +115,30 @@ def test_samples_that_stay_near_give_finer_integers_than_the_estimate():
     assert not estimated.calibrated
 
 
+def test_samples_say_how_large_the_currents_of_analogue_input_become():
+    # The estimate takes every value for 1; these samples stay below 0.02.
+    rng = np.random.default_rng(5)
+    weight = rng.normal(0.5, 0.05, (6, 3000)).astype("f4")
+    network = row(
+        (3000,),
+        Dense(weight=weight),
+        lif(threshold=12.0),
+        coding=Coding(kind="direct", steps=4),
+    )
+    x = rng.random((3, 4, 3000)) * 0.02
+    estimated = quantize(network, LOIHI).injections["n1"]
+    qnet = quantize(network, LOIHI, observed=observe(network, [x]))
+    assert qnet.injections["n1"].scale > 10 * estimated.scale
+    ints, floats = FixedEngine(qnet).run(x).output, EventEngine(network).run(x).output
+    assert np.mean(ints == floats) > 0.95
+    assert 0.05 < floats.mean() < 0.95
+
+
 def test_a_population_that_never_moves_keeps_the_largest_unit():
     weight = np.random.default_rng(0).normal(0, 0.3, (3, 4)).astype("f4")
     network = row((4,), Dense(weight=weight), lif())
     observed = observe(network, [np.zeros((2, 5, 4), np.uint8)])
-    assert observed == {"n1": 0.0}
+    assert observed == {"n1": Reached(current=0.0, state=0.0)}
     (report,) = quantize(network, LOIHI, observed=observed).tensors
     assert report.max_abs * report.scale == pytest.approx(254)
 

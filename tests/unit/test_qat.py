@@ -237,7 +237,7 @@ def test_without_pruning_the_dense_network_is_fine_tuned(tmp_path):
         ({"qat": LOIHI, "qat_epochs": 0}, UsageError, "qat_epochs must be positive", ""),
         ({"qat": LOIHI, "bits": 9}, InputError, "loihi stores weights of 1 to 8 bits", "--bits 1"),
         ({"qat": FPGA, "bits": 1}, InputError, "fpga stores weights of 2 to 8 bits", "--bits 2"),
-        ({"qat": LOIHI, "coding": "direct"}, UnsupportedError, "integers take spikes", "rate"),
+        ({"qat": FPGA, "coding": "direct"}, UnsupportedError, "integers take spikes", "rate"),
     ],
 )
 def test_what_has_no_integers_is_refused_before_training(tmp_path, changes, error, message, hint):
@@ -248,6 +248,15 @@ def test_what_has_no_integers_is_refused_before_training(tmp_path, changes, erro
         train(tiny(tmp_path / "m.pt", **changes), progress=never)
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+def test_currents_that_the_host_adds_up_keep_their_weights_in_float(tmp_path):
+    result = train(tiny(tmp_path / "m.pt", qat=LOIHI, bits=3, coding="direct"))
+    qnet = quantize(fold(network_of(read_ticket(result.path))), LOIHI, bits=3)
+    assert [r.projection for r in qnet.tensors] == ["fc2", "fc3"]
+    assert all(r.max_error < 1e-6 * r.max_abs for r in qnet.tensors)
+    first = read_ticket(result.path).state["fc1.weight"]
+    assert len(np.unique(first)) > 50
 
 
 def test_weights_that_do_not_settle_are_told(monkeypatch):
