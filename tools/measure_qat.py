@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import statistics
 import sys
@@ -30,43 +29,36 @@ def measure(
     from snn_deploy.backends.arithmetics import ARITHMETICS
     from snn_deploy.frontends.state import load_state
     from snn_deploy.io.ticket import read_ticket
-    from snn_deploy.tickets import data as datasets
     from snn_deploy.tickets import loop, models
+    from snn_deploy.tickets.config import TrainConfig, arranged, data_of, recipe_of, resolved
     from snn_deploy.tickets.qat import Grid, fine_tune
-    from snn_deploy.tickets.trainer import TrainConfig, resolved, train
+    from snn_deploy.tickets.trainer import train
 
     config = resolved(
         TrainConfig(out=folder / f"{arch}-{seed}.pt", arch=arch, sparsity=SPARSITY, seed=seed)
     )
+    assert config.round_epochs is not None
     trained = train(config)
     ticket = read_ticket(trained.path)
-    data = datasets.load(config.data)
-    shape = data.image_shape if arch == "conv" else (math.prod(data.image_shape),)
-    coding = ticket.graph["coding"]
-    recipe = loop.Recipe(
-        steps=config.steps,
-        coding=config.coding,
-        gain=config.gain,
-        lr=config.lr,
-        batch_size=config.batch_size,
-        weight_decay=config.weight_decay,
-    )
+    data, recipe = data_of(config), recipe_of(config)
+    x = torch.from_numpy(arranged(data.x_train, config))
+    inputs = loop.evaluation_input(arranged(data.x_test, config), recipe, seed)
     for target in targets:
         for width in bits:
             with loop.deterministic(seed):
-                model = models.build(arch, shape, data.classes, hidden=config.hidden)
+                model = models.build(arch, x.shape[1:], data.classes, hidden=config.hidden)
                 load_state(model, ticket.state)
-                inputs = loop.evaluation_input(data.x_test.reshape(-1, *shape), recipe, seed)
                 result = fine_tune(
                     model,
-                    torch.from_numpy(data.x_train.reshape(-1, *shape)),
+                    x,
                     torch.from_numpy(data.y_train),
                     recipe,
                     Grid(arithmetic=ARITHMETICS[target], bits=width),
                     epochs=config.round_epochs,
                     seed=seed,
                     masks={k: torch.tensor(m).bool() for k, m in ticket.masks.items()},
-                    coding=coding,
+                    example_input=x[:1],
+                    coding=ticket.graph["coding"],
                     inputs=inputs,
                     labels=data.y_test,
                 )

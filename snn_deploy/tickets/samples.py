@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from snn_deploy.io.npz import save_npz
-from snn_deploy.tickets.trainer import TrainConfig, arranged, data_of, resolved
+from snn_deploy.tickets.config import TrainConfig, arranged, data_of, resolved
 
 
 def save_test_set(config: TrainConfig, path: Path | str, force: bool = False) -> int:

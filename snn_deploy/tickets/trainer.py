@@ -5,100 +5,39 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import snn_deploy
-from snn_deploy.errors import OutputError, UsageError
+from snn_deploy.errors import OutputError
 from snn_deploy.frontends.state import save_ticket
-from snn_deploy.ir.quantized import Arithmetic
-from snn_deploy.tickets import data as datasets
-from snn_deploy.tickets import imp, loop, models, nmnist, pruning
-from snn_deploy.tickets.qat import Grid, OnGrid, QatResult, fine_tune
+from snn_deploy.tickets import imp, loop, models, pruning
+from snn_deploy.tickets.config import (
+    TrainConfig,
+    arranged,
+    coding_of,
+    data_of,
+    grid_of,
+    plan_of,
+    recipe_of,
+    resolved,
+    step_s_of,
+)
+from snn_deploy.tickets.qat import OnGrid, QatResult, fine_tune
 
-METHODS = ("imp",)
-# Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
-_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("mlp", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128)},
-    ("conv", "digits"): {"steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64)},
-    ("recurrent", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (128,)},
-    ("mlp", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256, 128)},
-    ("conv", "mnist"): {
-        "steps": 5,
-        "epochs": 2,
-        "round_epochs": 1,
-        "hidden": (8, 64),
-        "batch_size": 32,
-    },
-    ("recurrent", "mnist"): {"steps": 8, "epochs": 5, "round_epochs": 2, "hidden": (256,)},
-    ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
-    ("conv", "nmnist"): {"steps": 10, "epochs": 16, "round_epochs": 5, "hidden": (8, 64)},
-    ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
-}
-_SHARE_PER_ROUND = {
-    ("mlp", "digits"): 0.25,
-    ("conv", "digits"): 0.37,
-    ("recurrent", "digits"): 0.37,
-    ("mlp", "mnist"): 0.25,
-    ("conv", "mnist"): 0.65,
-    ("recurrent", "mnist"): 0.5,
-    ("mlp", "nmnist"): 0.5,
-    ("conv", "nmnist"): 0.45,
-    ("recurrent", "nmnist"): 0.5,
-}
-_REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 8}
-_BATCH_SIZE = {"digits": 64, "mnist": 128, "nmnist": 32}
-# A thousand recordings are few: moved by a pixel, they are many.
-_SHIFT = {"digits": 0, "mnist": 0, "nmnist": 1}
-_IMAGE_STEP_S = 1e-3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """What to train, on what, and how; None takes the architecture's and data set's default.
-
-    out: ticket to write; the checkpoint stands beside it as ``<out>.ckpt``. sparsity: share of
-    the weights (of two or more axes) to remove, exactly. rounds: pruning rounds. epochs: of the
-    dense network and of the last round; round_epochs: of the rounds between; rewind_epoch: each
-    round starts from the dense network's weights after so many epochs. hidden: layer widths or
-    channels. steps: T. coding: "rate" or "direct" for images, "events" for recordings, whose
-    frames last dt_s each. shift: training samples move by up to so many pixels. limit: use only
-    the first so many training samples. qat: fine-tune after the last round as this target's
-    integers compute, with weights of ``bits`` bits (None: the target's own), for qat_epochs epochs
-    (None: as many as round_epochs). resume: go on from the checkpoint. force: replace ``out``.
-    """
-
-    out: str | Path
-    method: str = "imp"
-    arch: str = "mlp"
-    data: str = "digits"
-    data_dir: str | Path | None = None
-    sparsity: float = 0.9
-    rounds: int | None = None
-    epochs: int | None = None
-    round_epochs: int | None = None
-    rewind_epoch: int | None = None
-    hidden: tuple[int, ...] | None = None
-    steps: int | None = None
-    coding: loop.CodingKind | None = None
-    gain: float = 1.0
-    dt_s: float | None = None
-    shift: int | None = None
-    lr: float = 1e-2
-    batch_size: int | None = None
-    weight_decay: float = 0.0
-    limit: int | None = None
-    qat: Arithmetic | None = None
-    bits: int | None = None
-    qat_epochs: int | None = None
-    seed: int = 0
-    resume: bool = False
-    force: bool = False
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "arranged",
+    "checkpoint_path",
+    "data_of",
+    "resolved",
+    "train",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +76,16 @@ def train(
     x = torch.from_numpy(arranged(data.x_train[: config.limit], config))
     y = torch.from_numpy(data.y_train[: config.limit])
     shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
-    recipe, plan = _recipe(config), _plan(config)
-    settings, coding = _settings(config), _coding(config)
+    recipe, plan = recipe_of(config), plan_of(config)
+    settings, coding = _settings(config), coding_of(config)
     start = time.perf_counter()
     with loop.deterministic(loop.stream_seed(config.seed, "weights")):
         model = models.build(
-            config.arch, shape, data.classes, hidden=config.hidden, dt_s=_step_s(config)
+            config.arch, shape, data.classes, hidden=config.hidden, dt_s=step_s_of(config)
         )
         _check_reachable(model, config.sparsity)
         example = torch.zeros(1, *shape)
-        grid = _grid(config)
+        grid = grid_of(config)
         if grid is not None:  # what has no integers is refused before the training
             OnGrid(model, grid, example_input=example, coding=coding)
         inputs = loop.evaluation_input(arranged(data.x_test, config), recipe, config.seed)
@@ -218,154 +157,9 @@ def train(
     return result
 
 
-def data_of(config: TrainConfig) -> datasets.Dataset:
-    """Return the data set of a resolved configuration."""
-    assert config.steps is not None
-    return datasets.load(config.data, config.data_dir, steps=config.steps, step_s=_step_s(config))
-
-
-def arranged(x: NDArray[Any], config: TrainConfig) -> NDArray[Any]:
-    """Return samples in the shape that the network of a resolved configuration takes.
-
-    Images become rows of pixels for what is no convolution; frames of events stay as they are.
-    """
-    flat = config.arch != "conv" and config.coding != "events"
-    return x.reshape(len(x), -1) if flat else x
-
-
-def _step_s(config: TrainConfig) -> float:
-    assert config.dt_s is not None
-    return config.dt_s
-
-
 def checkpoint_path(out: str | Path) -> Path:
     """Return where the checkpoint of a ticket stands: ``<out>.ckpt``."""
     return Path(f"{os.fspath(out)}.ckpt")
-
-
-def resolved(config: TrainConfig) -> TrainConfig:
-    """Return ``config`` with the architecture's defaults filled in; raises UsageError."""
-    if config.method not in METHODS:
-        raise UsageError(f"unknown method {config.method!r}", hint=f"one of {', '.join(METHODS)}")
-    if config.arch not in models.ARCHITECTURES:
-        raise UsageError(
-            f"unknown architecture {config.arch!r}",
-            hint=f"one of {', '.join(models.ARCHITECTURES)}",
-        )
-    if config.data not in datasets.DATASETS:
-        raise UsageError(
-            f"unknown data set {config.data!r}", hint=f"one of {', '.join(datasets.DATASETS)}"
-        )
-    codings = ("events",) if config.data in datasets.EVENTS else ("rate", "direct")
-    if config.coding not in (None, *codings):
-        raise UsageError(
-            f"{config.data} is not trained with coding {config.coding!r}",
-            hint=" or ".join(codings),
-        )
-    defaults = {
-        "coding": codings[0],
-        "rewind_epoch": _REWIND_EPOCH[config.data],
-        "batch_size": _BATCH_SIZE[config.data],
-        "shift": _SHIFT[config.data],
-        **_DEFAULTS[config.arch, config.data],
-    }
-    missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
-    if config.epochs is not None and config.round_epochs is None:
-        missing["round_epochs"] = max(1, config.epochs // 3)
-    if config.epochs is not None and config.rewind_epoch is None:
-        missing["rewind_epoch"] = min(_REWIND_EPOCH[config.data], max(0, config.epochs))
-    if config.qat is None and (config.bits, config.qat_epochs) != (None, None):
-        raise UsageError(
-            "weight bits and their epochs belong to quantization-aware fine-tuning",
-            used=f"bits = {config.bits}, qat_epochs = {config.qat_epochs}",
-            hint="say for which target: --qat loihi or --qat fpga",
-        )
-    pruning.schedule(config.sparsity, config.rounds)
-    if config.rounds is None:
-        missing["rounds"] = pruning.default_rounds(
-            config.sparsity, _SHARE_PER_ROUND[config.arch, config.data]
-        )
-    config = replace(config, **missing)
-    if config.qat is not None:
-        config = replace(
-            config,
-            bits=config.qat.weight_bits if config.bits is None else config.bits,
-            qat_epochs=config.round_epochs if config.qat_epochs is None else config.qat_epochs,
-        )
-    assert config.epochs is not None
-    assert config.rewind_epoch is not None
-    positive = (
-        "epochs", "round_epochs", "qat_epochs", "steps", "batch_size", "limit", "lr", "gain",
-        "dt_s",
-    )  # fmt: skip
-    for name in positive:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"{name} must be positive", used=f"{name} = {value}")
-    if not 0 <= config.rewind_epoch <= config.epochs:
-        raise UsageError(
-            "rewinding goes back to an epoch of the dense training",
-            used=f"rewind_epoch = {config.rewind_epoch}, epochs = {config.epochs}",
-            hint="lower rewind_epoch, or raise epochs",
-        )
-    if config.shift is not None and config.shift < 0:
-        raise UsageError("shift must not be negative", used=f"shift = {config.shift}")
-    if config.shift and config.arch != "conv" and config.data not in datasets.EVENTS:
-        raise UsageError(
-            f"{config.arch} takes images as rows of pixels, which cannot be moved",
-            used=f"shift = {config.shift}",
-            hint="use arch='conv', or shift=0",
-        )
-    if config.dt_s is None:
-        assert config.steps is not None
-        frame_s = nmnist.WINDOW_S / config.steps
-        config = replace(config, dt_s=frame_s if config.data in datasets.EVENTS else _IMAGE_STEP_S)
-    return config
-
-
-def _recipe(config: TrainConfig) -> loop.Recipe:
-    assert config.steps is not None
-    assert config.batch_size is not None
-    assert config.coding is not None
-    assert config.shift is not None
-    return loop.Recipe(
-        steps=config.steps,
-        coding=config.coding,
-        gain=config.gain,
-        lr=config.lr,
-        batch_size=config.batch_size,
-        weight_decay=config.weight_decay,
-        shift=config.shift,
-    )
-
-
-def _plan(config: TrainConfig) -> imp.Plan:
-    assert config.epochs is not None
-    assert config.round_epochs is not None
-    assert config.rewind_epoch is not None
-    return imp.Plan(
-        sparsities=pruning.schedule(config.sparsity, config.rounds),
-        epochs=config.epochs,
-        round_epochs=config.round_epochs,
-        rewind_epoch=config.rewind_epoch,
-        qat_epochs=config.qat_epochs or 0,
-    )
-
-
-def _grid(config: TrainConfig) -> Grid | None:
-    if config.qat is None:
-        return None
-    assert config.bits is not None
-    return Grid(arithmetic=config.qat, bits=config.bits)
-
-
-def _coding(config: TrainConfig) -> dict[str, Any]:
-    return {
-        "kind": config.coding,
-        "steps": config.steps,
-        "seed": config.seed,
-        "gain": config.gain,
-    }
 
 
 def _check_output(out: Path, force: bool) -> None:
