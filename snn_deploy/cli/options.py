@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from snn_deploy.cli import values
 from snn_deploy.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from snn_deploy.backends.base import Program, Target
     from snn_deploy.device.model import Device
     from snn_deploy.io.inputs import InputData
-    from snn_deploy.ir.network import Network, Readout
+    from snn_deploy.ir.network import Network
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -33,54 +34,6 @@ def _all(*options: Decorator[Any]) -> Decorator[Any]:
         return function
 
     return decorate
-
-
-def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    parts = value.replace("x", ",").split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a shape such as 1,28,28")
-    return tuple(int(part) for part in parts)
-
-
-def _readout(_: click.Context, __: click.Parameter, value: str | None) -> Readout | None:
-    if value is None:
-        return None
-    from snn_deploy.ir.network import MEMBRANE_READOUTS, Readout
-
-    kind, _sign, groups = value.partition(":")
-    if kind == "vote" and groups.isdecimal() and int(groups) > 0:
-        return Readout(kind="vote", groups=int(groups))
-    if groups or kind not in ("count", *MEMBRANE_READOUTS):
-        raise click.BadParameter(
-            f"{value!r} is not count, vote:CLASSES, {', '.join(MEMBRANE_READOUTS)}"
-        )
-    return Readout(kind=kind)  # type: ignore[arg-type]
-
-
-def _settings(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> dict[str, int] | None:
-    found: dict[str, int] = {}
-    for text in values:
-        name, _sign, number = text.partition("=")
-        if not number.strip().isdecimal():
-            raise click.BadParameter(f"{text!r} is not NAME=N with a whole number, as in banks=4")
-        found[name.strip()] = int(number)
-    return found or None
-
-
-def _feedback(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for text in values:
-        pre, sign, post = text.partition("->")
-        if not sign or not pre.strip() or not post.strip():
-            raise click.BadParameter(f"{text!r} is not PRE->POST, as in 'lif2->lif1'")
-        pairs.append((pre.strip(), post.strip()))
-    return tuple(pairs)
 
 
 #: MODEL, and what a file may leave open.
@@ -107,7 +60,7 @@ model_options = _all(
         "--feedback",
         multiple=True,
         metavar="PRE->POST",
-        callback=_feedback,
+        callback=values.feedback,
         help="An edge that takes a step, in place of the rule for loops.",
     ),
     click.option(
@@ -118,13 +71,13 @@ model_options = _all(
     click.option(
         "--input-shape",
         metavar="C,H,W",
-        callback=_shape,
+        callback=values.shape,
         help="Shape of one input, if --arch does not tell.",
     ),
     click.option(
         "--readout",
         metavar="KIND",
-        callback=_readout,
+        callback=values.readout,
         help="count, vote:CLASSES, last, max or mean, in place of the file's.",
     ),
     click.option(
@@ -163,7 +116,7 @@ settings_option = click.option(
     "settings",
     multiple=True,
     metavar="NAME=N",
-    callback=_settings,
+    callback=values.settings,
     help="A setting of the target, see: snn-deploy targets ops TARGET.",
 )
 analogue_option = click.option(
