@@ -28,6 +28,7 @@ LOIHI = Arithmetic(
     resets=("value", "subtract"),
     hop_steps=1,
     max_delay_steps=62,
+    max_exponent=7,
     analogue=True,
     initial_state=True,
 )
@@ -55,6 +56,7 @@ FPGA = Arithmetic(
     resets=("value", "subtract"),
     hop_steps=0,
     max_delay_steps=0,
+    max_exponent=0,
     analogue=False,
     initial_state=False,
 )

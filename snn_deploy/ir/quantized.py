@@ -40,6 +40,7 @@ class Arithmetic:
     shift into the state's unit. threshold_bits unsigned, bias_bits signed.
     resets: kinds the target has.
     hop_steps: latency per synapse layer. max_delay_steps: most extra steps a projection has.
+    max_exponent: most bits by which a projection's summed weights can be shifted left.
     analogue: whether values other than spikes can enter (see QNetwork). initial_state: whether a
     membrane can start elsewhere than at 0.
     """
@@ -64,6 +65,7 @@ class Arithmetic:
     resets: tuple[str, ...]
     hop_steps: int
     max_delay_steps: int
+    max_exponent: int
     analogue: bool
     initial_state: bool
 
@@ -95,14 +97,15 @@ class QPopulation:
 class TensorReport:
     """What quantization did to one learned tensor.
 
-    scale: integer units per real unit. max_error: largest |real - integer/scale|, in real
-    units; max_abs: largest |real|. saturated: values that met the grid's end. nonzeros before
-    and after: rounding makes zeros.
+    scale: stored units per real unit; exponent: bits by which they are shifted left. max_error:
+    largest |real - integer/scale|, in real units; max_abs: largest |real|. saturated: values that
+    met the grid's end. nonzeros before and after: rounding makes zeros.
     """
 
     projection: str
     bits: int
     scale: float
+    exponent: int
     max_abs: float
     max_error: float
     rms_error: float
@@ -133,6 +136,7 @@ class Injection:
 class QNetwork:
     """A folded network whose learned weights are int32, and the integers of its populations.
 
+    Weights have their exponents applied: those stored are fewer by as many bits.
     real: the network before. Where its input is analogue, injections say for which populations
     the host adds up currents (their projections are not in ``network``), and levels by how much
     it multiplies the values of an input before it sends them as whole numbers. calibrated:
@@ -147,6 +151,11 @@ class QNetwork:
     injections: Mapping[str, Injection] = field(default_factory=dict)
     levels: Mapping[str, float] = field(default_factory=dict)
     calibrated: bool = False
+
+    @property
+    def exponents(self) -> Mapping[str, int]:
+        """Return the exponents of projections, by name, where they are not 0."""
+        return {t.projection: t.exponent for t in self.tensors if t.exponent}
 
     def computing(self) -> tuple[Population, ...]:
         """Return the populations that integrate, in order."""

@@ -120,10 +120,14 @@ def _fills(network: Network, name: str, arithmetic: Arithmetic, bits: int) -> bo
         threshold = per_neuron(step.threshold, population.shape) / gain
     fan_in = network.into(name)
     room = Room(reach=reach(network, population, step, offset))
-    _, scale = choose_scale(fan_in, arithmetic, bits, threshold, offset, room)
-    analogue = [real_weights(p) for p in fan_in if p.pre in network.inputs]
+    scale = choose_scale(fan_in, arithmetic, bits, threshold, offset, room)
+    analogue = [
+        (real_weights(p), scale.units / (1 << exponent))
+        for p, exponent in zip(fan_in, scale.exponents, strict=True)
+        if p.pre in network.inputs
+    ]
     return all(
-        float(np.max(np.abs(w), initial=0.0)) * scale * 2
+        float(np.max(np.abs(w), initial=0.0)) * units * 2
         > weight_grid(arithmetic, bits, mixed=is_mixed(w))[1]
-        for w in analogue
+        for w, units in analogue
     )

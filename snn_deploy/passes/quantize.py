@@ -38,6 +38,7 @@ from snn_deploy.passes.forms import check_chain, check_exact, check_form, check_
 from snn_deploy.passes.reach import Reached, membrane_gain, reach
 from snn_deploy.passes.scale import (
     Room,
+    Scale,
     bits_of,
     choose_scale,
     fewest_bits,
@@ -88,9 +89,9 @@ def quantize(
         injected = () if levels else analogue_into(network, population.name)
         # A helper that a pass added was not observed, and is estimated.
         reached = None if observed is None else observed.get(population.name)
-        q, injection = _population(network, population, arithmetic, bits, injected, reached)
+        q, scale, injection = _population(network, population, arithmetic, bits, injected, reached)
         spiking = [p for p in network.into(population.name) if p not in injected]
-        integer, tensors = _weights(network, spiking, q.scale, arithmetic, bits)
+        integer, tensors = _weights(network, spiking, scale, arithmetic, bits)
         populations[population.name] = q
         projections.update({p.name: p for p in integer})
         reports += tensors
@@ -125,7 +126,7 @@ def _population(
     bits: int,
     injected: tuple[Projection, ...],
     reached: Reached | None,
-) -> tuple[QPopulation, Injection | None]:
+) -> tuple[QPopulation, Scale, Injection | None]:
     """Return the integers of a population; ``injected``: the fan-in that the host adds up."""
     where = network.where(population.name)
     step = population.neuron.step(network.dt_s)
@@ -154,7 +155,7 @@ def _population(
     )
     pinned = network.grid if network.grid and network.grid.arithmetic == arithmetic.name else None
     if pinned is not None:
-        shift, scale = pinned.shift, pinned.scale
+        chosen = Scale(shift=pinned.shift, units=pinned.scale, exponents=(0,) * len(spiking))
     else:
         largest = np.abs(offset)
         if reached is None:
@@ -163,7 +164,8 @@ def _population(
         else:
             room = Room(reach=MARGIN * reached.state, measured=True)
             largest = largest + (MARGIN * reached.current if injected else 0.0)
-        shift, scale = choose_scale(spiking, arithmetic, bits, real_threshold, largest, room)
+        chosen = choose_scale(spiking, arithmetic, bits, real_threshold, largest, room)
+    shift, scale = chosen.shift, chosen.units
     state_scale = scale * (1 << shift)
     bias_scale = state_scale / (1 << arithmetic.bias_shift)
     fine = state_scale / (1 << arithmetic.threshold_shift)
@@ -191,7 +193,7 @@ def _population(
     if pinned is not None:
         check_exact(network, spiking, scale, bits, arithmetic)
     if not injected:
-        return q, None
+        return q, chosen, None
     injection = Injection(
         projections=tuple(p.name for p in injected),
         bias=np.zeros(population.size) if bias is None else bias,
@@ -199,7 +201,7 @@ def _population(
         leak=leak,
         scale=bias_scale,
     )
-    return q, injection
+    return q, chosen, injection
 
 
 def _compact(value: Array) -> Array:
@@ -220,16 +222,16 @@ def _code(keep: Array, arithmetic: Arithmetic) -> Array:
 def _weights(
     network: Network,
     fan_in: Sequence[Projection],
-    scale: float,
+    scale: Scale,
     arithmetic: Arithmetic,
     bits: int,
 ) -> tuple[list[Projection], list[TensorReport]]:
     exact = network.grid is not None and network.grid.arithmetic == arithmetic.name
     projections: list[Projection] = []
     reports: list[TensorReport] = []
-    for projection in fan_in:
-        stored = bits_of(projection, arithmetic, bits)
-        integer, report = _tensor(projection, scale, arithmetic, stored, exact)
+    for projection, exponent in zip(fan_in, scale.exponents, strict=True):
+        grid = (bits_of(projection, arithmetic, bits), exponent)
+        integer, report = _tensor(projection, scale.units, arithmetic, grid, exact)
         learned = learned_of(projection)
         if report.nonzeros_before and not report.nonzeros_after:
             _all_zero(network.where(projection.name), report, helper=learned is None)
@@ -270,18 +272,25 @@ def _helper_chain(projection: Projection, integer: Array) -> tuple[Synapse, ...]
 
 
 def _tensor(
-    projection: Projection, scale: float, arithmetic: Arithmetic, bits: int, exact: bool
+    projection: Projection,
+    scale: float,
+    arithmetic: Arithmetic,
+    grid: tuple[int, int],
+    exact: bool,
 ) -> tuple[Array, TensorReport]:
+    """Return weights on the grid of (bits, exponent), and what that did to them."""
     real = real_weights(projection).astype(np.float64)
     learned = learned_of(projection)
-    step, top = weight_grid(arithmetic, bits, mixed=is_mixed(real))
+    bits, exponent = grid
+    step, top = (n << exponent for n in weight_grid(arithmetic, bits, mixed=is_mixed(real)))
     ideal = np.rint(real * (scale / step)) * step
     integer = np.rint(real * scale) if exact else np.clip(ideal, -top, top)
     error = np.abs(integer / scale - real)
     report = TensorReport(
         projection=projection.name,
         bits=bits,
-        scale=scale,
+        scale=scale / (1 << exponent),
+        exponent=exponent,
         max_abs=float(np.max(np.abs(real), initial=0.0)),
         max_error=float(np.max(error, initial=0.0)),
         rms_error=math.sqrt(float(np.mean(error**2))) if error.size else 0.0,

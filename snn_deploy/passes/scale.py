@@ -70,6 +70,18 @@ def is_mixed(weights: Array) -> bool:
     return bool(np.any(weights > 0)) and bool(np.any(weights < 0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Integer units of a population's fan-in per real unit, and their left shift into the state.
+
+    exponents: per projection; its stored weights count 2^exponent units each.
+    """
+
+    shift: int
+    units: float
+    exponents: tuple[int, ...] = ()
+
+
 def choose_scale(
     fan_in: tuple[Projection, ...],
     arithmetic: Arithmetic,
@@ -77,8 +89,12 @@ def choose_scale(
     threshold: Array | None,
     offset: Array,
     room: Room,
-) -> tuple[int, float]:
-    """Return (shift, scale): as fine as weights, threshold, bias and the state's room allow."""
+) -> Scale:
+    """Return the scale that is as fine as weights, threshold, bias and the state's room allow.
+
+    Where several projections meet, the one with the smallest weights sets it, and the others are
+    stored with exponents, if the arithmetic has them.
+    """
     tensors = [real_weights(projection) for projection in fan_in]
     grids = [
         weight_grid(arithmetic, bits_of(p, arithmetic, bits), mixed=is_mixed(w))
@@ -87,7 +103,8 @@ def choose_scale(
     largest = [_largest(w, grid) for w, grid in zip(tensors, grids, strict=True)]
     # Without a weight, only bias and threshold bound the unit: as if the largest weight were 1.
     _, top = weight_grid(arithmetic, bits, mixed=False)
-    scale = min((t / w for (_, t), w in zip(grids, largest, strict=True) if w > 0), default=top)
+    each = [t / w if w > 0 else math.inf for (_, t), w in zip(grids, largest, strict=True)]
+    scale = min((s for s in each if s < math.inf), default=top)
     step = max((step for step, _ in grids), default=1)
     unit = _common_unit(tensors) if tensors else None
     if any(learned_of(projection) is None for projection in fan_in):
@@ -114,14 +131,23 @@ def choose_scale(
     while shift > least and scale * (1 << shift) > most:
         shift -= 1
     finest = most / (1 << shift)
+    learned = all(learned_of(projection) is not None for projection in fan_in)
     if not fan_in and finest < math.inf:
-        return shift, finest
-    if scale <= finest:
-        return shift, scale
-    if unit is not None and finest * unit >= step:
-        return shift, math.floor(finest * unit / step) * step / unit
-    whole = finest >= 1 and any(learned_of(projection) is None for projection in fan_in)
-    return shift, float(math.floor(finest)) if whole else finest
+        scale = finest
+    elif scale <= finest and unit is None and learned:
+        finer = max(s for s in each if s < math.inf)
+        scale = min(finer, finest, scale * (1 << arithmetic.max_exponent))
+    elif scale > finest and unit is not None and finest * unit >= step:
+        scale = math.floor(finest * unit / step) * step / unit
+    elif scale > finest:
+        scale = float(math.floor(finest)) if finest >= 1 and not learned else finest
+    return Scale(
+        shift=shift,
+        units=scale,
+        exponents=tuple(
+            max(0, math.ceil(math.log2(scale / s))) if s < math.inf else 0 for s in each
+        ),
+    )
 
 
 def _largest(weights: Array, grid: tuple[int, int]) -> float:

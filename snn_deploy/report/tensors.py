@@ -55,6 +55,7 @@ def tensor_data(tensors: Sequence[TensorReport]) -> list[dict[str, Any]]:
             "layer": t.projection,
             "bits": t.bits,
             "scale": t.scale,
+            "exponent": t.exponent,
             "max_abs": t.max_abs,
             "max_error": t.max_error,
             "rms_error": t.rms_error,

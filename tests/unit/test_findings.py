@@ -273,6 +273,7 @@ INT16 = Arithmetic(
     resets=("value", "subtract"),
     hop_steps=0,
     max_delay_steps=63,
+    max_exponent=0,
     analogue=False,
     initial_state=False,
 )

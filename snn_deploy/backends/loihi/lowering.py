@@ -33,6 +33,7 @@ from snn_deploy.ir.synapses import (
     Pool2d,
     Shape,
     Synapse,
+    weights_of,
     with_weights,
 )
 from snn_deploy.passes.scale import is_mixed, weight_grid
@@ -49,12 +50,14 @@ def lower(qnet: QNetwork, device: Device) -> LoihiProgram:
     network = qnet.network
     plan = schedule(network)
     depth = depths(network)
-    bits = {report.projection: report.bits for report in qnet.tensors}
+    reports = {report.projection: report for report in qnet.tensors}
     synapses: list[LoihiSynapses] = []
     for projection in network.projections:
         wait = plan.feedback[projection.name] + depth[projection.post] - depth[projection.pre] - 1
-        made = _synapses(network, projection, wait, bits.get(projection.name, _MOST_BITS))
-        synapses += _by_sign(made) if bits.get(projection.name) == 1 else [made]
+        report = reports.get(projection.name)
+        bits, exponent = (_MOST_BITS, 0) if report is None else (report.bits, report.exponent)
+        made = _synapses(network, projection, wait, bits, exponent)
+        synapses += _by_sign(made) if bits == 1 else [made]
     populations = tuple(
         _population(qnet, network.population(name), depth[name])
         for name in plan.order
@@ -125,7 +128,9 @@ def _population(qnet: QNetwork, population: Population, depth: int) -> LoihiPopu
     )
 
 
-def _synapses(network: Network, projection: Projection, wait: int, bits: int) -> LoihiSynapses:
+def _synapses(
+    network: Network, projection: Projection, wait: int, bits: int, exponent: int
+) -> LoihiSynapses:
     """Return the projection as synapses that wait ``wait`` steps beyond the projection's delay."""
     pre, post = network.population(projection.pre), network.population(projection.post)
     delay = np.asarray(projection.delay_steps)
@@ -152,10 +157,10 @@ def _synapses(network: Network, projection: Projection, wait: int, bits: int) ->
         projection=projection.name,
         pre=projection.pre,
         post=projection.post,
-        operator=operator,
+        operator=_mantissas(operator, exponent),
         in_shape=shapes[0],
         out_shape=shapes[1],
-        exponent=0,
+        exponent=exponent,
         delay_steps=int(delay) if delay.ndim == 0 else adopt(delay.astype(np.int32)),
         weight_bits=_MOST_BITS,
         helper=projection.helper,
@@ -163,6 +168,15 @@ def _synapses(network: Network, projection: Projection, wait: int, bits: int) ->
     )
     _check_weights(network, made)
     return replace(made, weight_bits=_stored_bits(made.weights, bits))
+
+
+def _mantissas(operator: Csr | Conv2d, exponent: int) -> Csr | Conv2d:
+    """Return the operator with its weights as they are stored: 2^exponent times smaller."""
+    weights = weights_of(operator)
+    assert weights is not None
+    stored = with_weights(operator, adopt(weights >> exponent), None)
+    assert isinstance(stored, Csr | Conv2d)
+    return stored
 
 
 def _check_weights(network: Network, synapses: LoihiSynapses) -> None:
