@@ -44,11 +44,6 @@ class Dataset:
     y_test: NDArray[np.int64]
     classes: int
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image or frame, (channels, H, W)."""
-        return tuple(self.x_train.shape[-3:])
-
 
 def load(
     name: str,
