@@ -34,6 +34,11 @@ GRIDS = [("mlp", LOIHI, 8), ("mlp", LOIHI, 1), ("conv", LOIHI, 3), ("conv", FPGA
 grids = pytest.mark.parametrize(
     ("arch", "arithmetic", "bits"), GRIDS, ids=lambda v: getattr(v, "name", v)
 )
+grids_and_loops = pytest.mark.parametrize(
+    ("arch", "arithmetic", "bits"),
+    [*GRIDS, ("recurrent", LOIHI, 4)],
+    ids=lambda v: getattr(v, "name", v),
+)
 
 
 def tiny(out: Path, **changes) -> TrainConfig:
@@ -77,7 +82,7 @@ def dense(synapse):
     return made
 
 
-@grids
+@grids_and_loops
 def test_a_ticket_holds_weights_that_quantize_to_the_integers_of_training(
     tmp_path, arch, arithmetic, bits, monkeypatch
 ):
@@ -146,7 +151,7 @@ def test_the_forward_pass_holds_the_integers(arch, arithmetic, bits):
 
 
 @pytest.mark.parametrize("arithmetic", [LOIHI, FPGA], ids=lambda a: a.name)
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("arch", ["mlp", "conv", "recurrent"])
 @pytest.mark.parametrize("bits", [8, 3])
 def test_without_memory_the_forward_pass_spikes_as_the_integers_do(arch, arithmetic, bits):
     # tau = dt: no decay is rounded, so spikes are equal one by one.

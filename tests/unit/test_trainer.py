@@ -213,7 +213,7 @@ def test_defaults_follow_the_architecture(tmp_path):
         for name in data.DATASETS:
             config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
             given = {k: v for k, v in asdict(config).items() if v is None}
-            assert set(given) <= {"data_dir", "limit"}
+            assert set(given) <= {"data_dir", "limit", "qat", "bits", "qat_epochs"}
             assert config.rounds
             assert config.rounds >= (4 if name == "digits" else 2)
             assert config.coding == ("events" if name == "nmnist" else "rate")
