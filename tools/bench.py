@@ -1,9 +1,10 @@
 """Speed and memory, measured: start-up, export of large tickets, engines against peers.
 
-    python tools/bench.py [--repeat 5] [--only NAME] [--write]
+    python tools/bench.py [--repeat 5] [--only NAME] [--write] [--net NETWORK.net --mnist FOLDER]
 
-Prints a table; --write also stores docs/measured/bench.md and .json. Times are medians of whole
-processes; on a shared machine compare ratios, not single times.
+Prints tables; --write also stores docs/measured/bench.md and .json, where a bench that was not
+run keeps what stands there. Times are medians of whole processes, and per sample those of
+bench_engine.py, which takes --net and --mnist; on a shared machine compare ratios, not times.
 """
 
 from __future__ import annotations
@@ -143,37 +144,74 @@ def bench_export(repeat: int, folder: Path) -> list[dict]:
     return rows
 
 
+def bench_engine(options: argparse.Namespace) -> dict | None:
+    """Return bench_engine.py's figures, or None, said, without its data."""
+    if not (options.net and options.net.is_file() and options.mnist and options.mnist.is_dir()):
+        print("engine: skipped; give --net NETWORK.net and --mnist FOLDER (see bench_engine.py)")
+        return None
+    script = ROOT / "tools" / "bench_engine.py"
+    paths = [str(options.net.resolve()), str(options.mnist.resolve())]
+    command = [sys.executable, str(script), *paths, "--repeat", str(options.repeat)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
 BENCHES = {"help": bench_help, "import": bench_import, "export": bench_export}
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Return the lines of the table of whole processes."""
+    lines = ["| what | median | peak memory | wanted |", "|---|---:|---:|---|"]
+    for row in rows:
+        cells = f"{row['seconds']:.2f} s | {row['peak_mb']:,.0f} MB | {row['target']}"
+        lines.append(f"| {row['name']} | {cells} |")
+    return [*lines, ""]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--only", choices=BENCHES)
+    parser.add_argument("--only", choices=(*BENCHES, "engine"))
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--net", type=Path, help="for engine: a .net file of 784 inputs")
+    parser.add_argument("--mnist", type=Path, help="for engine: the folder of MNIST's .gz files")
     options = parser.parse_args()
-    rows: list[dict] = []
+    results: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as name:
         for key, bench in BENCHES.items():
             if options.only in (None, key):
-                rows += bench(options.repeat, Path(name))
-    lines = ["| what | median | peak memory | wanted |", "|---|---:|---:|---|"]
-    for row in rows:
-        cells = f"{row['seconds']:.2f} s | {row['peak_mb']:,.0f} MB | {row['target']}"
-        lines.append(f"| {row['name']} | {cells} |")
-    print("\n".join(lines))
+                results[key] = bench(options.repeat, Path(name))
+    engine = bench_engine(options) if options.only in (None, "engine") else None
+    print("\n".join(report(results, engine)))
     if options.write:
-        folder = ROOT / "docs" / "measured"
-        folder.mkdir(parents=True, exist_ok=True)
-        machine = (
-            f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-            f"Python {platform.python_version()}"
-        )
-        head = f"`python tools/bench.py --write`, {machine}, shared with other work."
-        text = "\n".join(["# Speed and memory", "", head, "", *lines, ""])
-        (folder / "bench.md").write_text(text)
-        content = json.dumps({"machine": machine, "rows": rows}, indent=2)
-        (folder / "bench.json").write_text(content + "\n")
+        write(results, engine)
+
+
+def report(results: dict[str, list[dict]], engine: dict | None) -> list[str]:
+    """Return the lines of all tables."""
+    import bench_engine as engine_bench
+
+    rows = [row for found in results.values() for row in found]
+    return (table(rows) if rows else []) + (engine_bench.text(engine) if engine else [])
+
+
+def write(results: dict[str, list[dict]], engine: dict | None) -> None:
+    """Store what was measured; what was not keeps the figures that stand there."""
+    folder = ROOT / "docs" / "measured"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = folder / "bench.json"
+    before = json.loads(store.read_text()) if store.is_file() else {}
+    results = {key: results.get(key) or before.get(key, []) for key in BENCHES}
+    engine = engine or before.get("engine")
+    machine = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
+    head = f"`python tools/bench.py --write`, {machine}, shared with other work."
+    lines = ["# Speed and memory", "", head, "", *report(results, engine)]
+    (folder / "bench.md").write_text("\n".join(lines))
+    content = {"machine": machine, **results, "engine": engine}
+    store.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

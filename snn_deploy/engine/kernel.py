@@ -26,7 +26,7 @@ AT_ONCE = 8
 #: A population takes a multiple of so many places: vectors then leave no neuron over.
 LANES = 16
 LARGEST_WEIGHT = ((1 << 15) - 1) // AT_ONCE
-_DENSE_FROM = 1 / 16  # above this density adding whole rows beats adding single entries
+_DENSE_FROM = 1 / 32  # above this density adding whole rows beats adding single entries
 _DENSE_MOST = 32_000_000  # entries of a whole network in rows, 64 MB
 _INT32 = (1 << 31) - 1
 

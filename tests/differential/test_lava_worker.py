@@ -419,4 +419,5 @@ def test_spikes_alone_can_be_recorded(lava):
     assert result.recordings["a"].v is None
     np.testing.assert_array_equal(result.recordings["a"].spikes, model(job)["a"]["s"])
     assert result.run_steps == 2 * 5 + 1
+    assert result.cpu_s > 0 and result.run_s > 0
     assert result.versions["lava-nc"] == "0.10.0"

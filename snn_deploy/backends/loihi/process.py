@@ -53,12 +53,16 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What Lava computed, by population name, and what computed it in how long."""
+    """What Lava computed, by population name, and what computed it in how long.
+
+    cpu_s: processor time of all processes that ``run_s`` waited for.
+    """
 
     recordings: dict[str, Recording]
     versions: dict[str, str]
     build_s: float
     run_s: float
+    cpu_s: float
     run_steps: int
 
 
@@ -353,6 +357,7 @@ def _read_result(job: LavaJob | NetxJob, worker: _Worker) -> JobResult:
         versions=done["versions"],
         build_s=done["build_s"],
         run_s=done["run_s"],
+        cpu_s=done["cpu_s"],
         run_steps=done["run_steps"],
     )
 

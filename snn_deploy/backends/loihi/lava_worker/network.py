@@ -85,15 +85,18 @@ def run(folder: Path, fail: Fail) -> None:
             start = _build(job, dict(arrays), folder)
         config = Loihi2SimCfg(select_tag="fixed_pt")
     start.create_runtime(run_cfg=config)
-    built = time.monotonic()
+    built, before = time.monotonic(), os.times()
     start.run(condition=RunSteps(num_steps=job["run_steps"]))
     ran = time.monotonic()
     _stopping.set()
     start.stop()
+    # Of this process and of the nodes' processes, which count from their end on.
+    spent = sum(os.times()[:4]) - sum(before[:4])
     done = {
         "versions": versions(),
         "build_s": built - began,
         "run_s": ran - built,
+        "cpu_s": spent,
         "run_steps": job["run_steps"],
     }
     (folder / "done.part").write_text(json.dumps(done))
