@@ -143,10 +143,10 @@ def text(found: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Lava's fastest mode takes {wall:,.0f} times the engine's wall time per sample, and the one "
-        f"that needs least {cpu:,.0f} times its processor time. In every mode the output's spikes "
-        f"are equal ({found['spikes']:,} in {compared} samples). The engine's first run of "
-        f"{ours['samples']:,} images, its machine code made or read, took {found['first_s']:.1f} s.",
+        f"Lava's fastest mode takes {wall:,.0f} times the engine's wall time per sample, and the "
+        f"one that needs least {cpu:,.0f} times its processor time. In every mode the output's "
+        f"spikes are equal ({found['spikes']:,} in {compared} samples). The engine's first run of "
+        f"{ours['samples']:,} images, machine code made or read, took {found['first_s']:.1f} s.",
         "",
     ]
 

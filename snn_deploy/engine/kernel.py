@@ -28,6 +28,9 @@ LANES = 16
 LARGEST_WEIGHT = ((1 << 15) - 1) // AT_ONCE
 _DENSE_FROM = 1 / 32  # above this density adding whole rows beats adding single entries
 _DENSE_MOST = 32_000_000  # entries of a whole network in rows, 64 MB
+#: Samples that run at the same time, and places of one from which they no longer gain from it.
+_COPIES = 8
+_COPIES_MOST = 4096
 _INT32 = (1 << 31) - 1
 
 
@@ -35,8 +38,9 @@ class Plan(NamedTuple):
     """A network as flat arrays. P populations, inputs among them; N places; S parts.
 
     A part is a projection's synapses of one delay. order: populations in order of evaluation,
-    without inputs; inputs: those. size, room, first: (P,) neurons of a population, the places
-    that it takes, and its first one; column: an input's first word in a step of x, where eight
+    without inputs; inputs: those. copies: samples that run at the same time, each in places of
+    its own. size, room, first: (P,) neurons of a population, the places that one copy takes, and
+    where all of its places start; column: an input's first word in a step of x, where eight
     neurons make a word.
     parts: (P+1,) where the parts that end in a population start. pre, delay, dense, at: (S,);
     ``at`` is where a dense part's rows start in ``rows``, a sparse one's in ``pointers``.
@@ -51,6 +55,7 @@ class Plan(NamedTuple):
 
     order: Array
     inputs: Array
+    copies: int
     size: Array
     room: Array
     first: Array
@@ -136,7 +141,8 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
     index = {name: i for i, name in enumerate(names)}
     size = np.array([p.size for p in network.populations])
     room = -(-size // LANES) * LANES
-    first = np.cumsum(room) - room
+    copies = _COPIES if room.sum() <= _COPIES_MOST else 1
+    first = copies * (np.cumsum(room) - room)
     column, next_column = np.zeros(len(names), np.int64), 0
     for name in network.inputs:
         column[index[name]] = next_column
@@ -151,11 +157,12 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
 
     def flat(value_of: Callable[[QPopulation], Array | int], silent: int = 0) -> Array:
         """Return a parameter at every place; ``silent`` where there is no neuron."""
-        found = np.full(int(room.sum()), silent, np.int64)
+        found = np.full(copies * int(room.sum()), silent, np.int64)
         for population in qnet.computing():
             i = index[population.name]
             value = per_neuron(value_of(qnet.populations[population.name]), population.shape)
-            found[first[i] : first[i] + size[i]] = value
+            own = found[first[i] : first[i] + copies * room[i]].reshape(copies, room[i])
+            own[:, : size[i]] = value
         return found
 
     def share(lost: Array) -> Array:
@@ -173,6 +180,7 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
     return Plan(
         order=np.array([index[n] for n in loop.plan.order if n not in network.inputs]),
         inputs=np.array([index[n] for n in network.inputs]),
+        copies=copies,
         size=size,
         room=room,
         first=first,
@@ -312,10 +320,10 @@ def run(
     spikes = _Log(network, shown - silent, lead, np.uint8)
     u = _Log(network, stated if qnet.arithmetic.current else set(), lead, np.int64)
     v = _Log(network, stated | read | silent, lead, np.int64)
-    counts = np.zeros(flat.bias.size, np.int64)
+    counts = np.zeros(flat.bias.size // flat.copies, np.int64)
     recordings = (spikes.flat, spikes.at, u.flat, u.at, v.flat, v.at)
     cut, wrapped = simulate(flat, samples, steps, _words(network, x), *recordings, counts)
-    for population, first in zip(network.populations, flat.first, strict=True):
+    for population, first in zip(network.populations, flat.first // flat.copies, strict=True):
         name = population.name
         if name in silent:
             book.keep(name, v.of(population).astype(np.float64))

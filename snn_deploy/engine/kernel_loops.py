@@ -26,13 +26,11 @@ _GATHER = np.uint64(0x0102040810204080)
 
 
 @compiled
-def events(
-    words: Array, begin: int, end: int, ids: Array, at: int, silent: int, counts: Array, first: int
-) -> int:
+def events(words: Array, begin: int, end: int, ids: Array, at: int, silent: int) -> int:
     """Write the places of ones in ``words`` (eight bytes of 0 or 1 each) to ``ids`` from ``at`` on.
 
-    begin, end: of the population's words; first: of its counts, to which the ones are added.
-    Returns how many there are. AT_ONCE more entries of ids become ``silent``, the row of zeros.
+    begin, end: of the population's words. Returns how many there are. AT_ONCE more entries of ids
+    become ``silent``, the row of zeros.
     """
     place = U(at)
     for j in range(U(end) - U(begin)):
@@ -44,9 +42,22 @@ def events(
             place += U(_ONES[mask])
     for b in range(U(AT_ONCE)):
         ids[place + b] = silent
-    for e in range(U(at), place):
-        counts[U(first) + U(ids[e])] += 1
     return int(place - U(at))
+
+
+@compiled
+def tally(seen: Array, first: int, ones: Array, begin: int, n: int) -> None:
+    """Add n bytes of 0 or 1 to bytes that count them."""
+    for i in range(U(n)):
+        seen[U(first) + i] += ones[U(begin) + i]
+
+
+@compiled
+def collect(counts: Array, first: int, seen: Array, begin: int, n: int) -> None:
+    """Move n counts from bytes to ``counts``."""
+    for i in range(U(n)):
+        counts[U(first) + i] += seen[U(begin) + i]
+        seen[U(begin) + i] = 0
 
 
 @compiled
@@ -142,7 +153,7 @@ def advance_before(
     v: Array,
     z: Array,
     first: int,
-    room: int,
+    span: int,
     keep_u: Array,
     keep_v: Array,
     bias: Array,
@@ -159,7 +170,7 @@ def advance_before(
     half, full, low, high = limits[0], limits[1], limits[2], limits[3]
     cut = I32(0)
     wrapped = I32(0)
-    for i in range(U(first), U(first) + U(room)):
+    for i in range(U(first), U(first) + U(span)):
         drive = I32(I32(u[i] * keep_u[i]) + I32(total[i] << shift))
         new = I32(drive - full) if drive > half else drive
         new = I32(new + full) if new <= -half else new
@@ -177,7 +188,9 @@ def advance_before(
 
 
 @compiled
-def advance_after(total: Array, leaked: Array, v: Array, z: Array, plan: Plan, p: int) -> int:
+def advance_after(
+    total: Array, leaked: Array, v: Array, z: Array, plan: Plan, p: int, span: int
+) -> int:
     """Add to the leaked state, fire, reset and leak; returns how many v were cut.
 
     Where entries saturate one by one, they were added to v already.
@@ -186,7 +199,7 @@ def advance_after(total: Array, leaked: Array, v: Array, z: Array, plan: Plan, p
     lost, bias, threshold, back = plan.keep_v, plan.bias, plan.threshold, plan.back
     shift, mask, each = plan.shift[p], plan.mask[p], plan.each
     cut = I32(0)
-    for i in range(U(plan.first[p]), U(plan.first[p] + plan.room[p])):
+    for i in range(U(plan.first[p]), U(plan.first[p] + span)):
         summed = v[i] if each else I32(leaked[i] + I32(total[i] << shift))
         inside = min(max(summed, low), high)
         biased = I32(inside + bias[i])
@@ -227,70 +240,91 @@ def simulate(
 
     x: uint64 (samples * steps * words of a step,), eight input neurons in each (see Plan.column).
     spikes, us, vs: flat recordings, a population's (samples, steps, n) from its entry of
-    ``*_at`` on, or none where that is negative. counts: int64 (N,), spikes are added.
+    ``*_at`` on, or none where that is negative. counts: int64, spikes are added; a population's
+    start where its places of one copy would.
     """
     width = x.size // (samples * steps)
-    u = np.zeros(plan.bias.size, np.int32)
-    v = np.zeros(plan.bias.size, np.int32)
-    z = np.zeros(plan.bias.size, np.uint8)
+    ones = x.view(np.uint8)
+    places = plan.bias.size
+    u = np.zeros(places, np.int32)
+    v = np.zeros(places, np.int32)
+    z = np.zeros(places, np.uint8)
     words = z.view(np.uint64)
-    total = np.zeros(plan.bias.size, np.int32)
+    total = np.zeros(places, np.int32)
+    seen = np.zeros(places, np.uint8)
+    seen_in = np.zeros(8 * width, np.uint8)
     # events() writes a little more than there is.
     most = plan.room.max() + 2 * AT_ONCE
-    ids = np.zeros(plan.size.size * plan.slots * most, np.int32)
-    many = np.zeros((plan.size.size, plan.slots), np.int64)
+    ids = np.zeros(plan.size.size * plan.copies * plan.slots * most, np.int32)
+    many = np.zeros(plan.size.size * plan.copies * plan.slots, np.int64)
     cut = 0
     wrapped = 0
-    for sample in range(samples):
+    for sample in range(0, samples, plan.copies):
+        copies = min(plan.copies, samples - sample)
         u[:] = 0
         v[:] = plan.start
         if not plan.before:  # u holds what leaked v is
             u[:] = plan.start
         for t in range(steps):
             slot = t % plan.slots
-            step = sample * steps + t
-            for p in plan.inputs:
-                at = (p * plan.slots + slot) * most
-                begin = step * width + plan.column[p]
-                end = begin + plan.room[p] // 8
-                silent, first = plan.size[p], plan.first[p]
-                many[p, slot] = events(x, begin, end, ids, at, silent, counts, first)
+            for c in range(copies):
+                step = ((sample + c) * steps + t) * width
+                tally(seen_in, 0, ones, 8 * step, 8 * width)
+                for p in plan.inputs:
+                    here = (p * plan.copies + c) * plan.slots + slot
+                    begin = step + plan.column[p]
+                    end = begin + plan.room[p] // 8
+                    many[here] = events(x, begin, end, ids, here * most, plan.size[p])
             for p in plan.order:
                 first, room, shift = plan.first[p], plan.room[p], plan.shift[p]
+                span = copies * room
                 if plan.each:
-                    v[first : first + room] = u[first : first + room]
+                    v[first : first + span] = u[first : first + span]
                 else:
-                    total[first : first + room] = 0
-                for part in range(plan.parts[p], plan.parts[p + 1]):
-                    if t < plan.delay[part]:
-                        continue
-                    pre, row = plan.pre[part], plan.at[part]
-                    then = (t - plan.delay[part]) % plan.slots
-                    at, k = (pre * plan.slots + then) * most, many[pre, then]
-                    if plan.dense[part]:
-                        if plan.each:
-                            cut += saturate_rows(v, first, room, plan, row, ids, at, k, shift)
+                    total[first : first + span] = 0
+                for c in range(copies):
+                    own = first + c * room
+                    for part in range(plan.parts[p], plan.parts[p + 1]):
+                        if t < plan.delay[part]:
+                            continue
+                        then = (t - plan.delay[part]) % plan.slots
+                        there = (plan.pre[part] * plan.copies + c) * plan.slots + then
+                        row, at, k = plan.at[part], there * most, many[there]
+                        if plan.dense[part]:
+                            if plan.each:
+                                cut += saturate_rows(v, own, room, plan, row, ids, at, k, shift)
+                            else:
+                                add_rows(total, own, room, plan.rows, row, ids, at, k)
+                        elif plan.each:
+                            cut += saturate_entries(v, own, plan, row, ids, at, k, shift)
                         else:
-                            add_rows(total, first, room, plan.rows, row, ids, at, k)
-                    elif plan.each:
-                        cut += saturate_entries(v, first, plan, row, ids, at, k, shift)
-                    else:
-                        add_entries(
-                            total, first, plan.pointers, plan.posts, plan.weights, row, ids, at, k
-                        )
+                            add_entries(
+                                total, own, plan.pointers, plan.posts, plan.weights, row, ids, at, k
+                            )
                 if plan.before:
                     more, turned = advance_before(
-                        total, u, v, z, first, room, plan.keep_u, plan.keep_v, plan.bias,
+                        total, u, v, z, first, span, plan.keep_u, plan.keep_v, plan.bias,
                         plan.threshold, plan.back, shift, plan.mask[p], plan.limits,
                     )  # fmt: skip
                     wrapped += turned
                 else:
-                    more = advance_after(total, u, v, z, plan, p)
+                    more = advance_after(total, u, v, z, plan, p, span)
                 cut += more
-                at, n = (p * plan.slots + slot) * most, plan.size[p]
-                begin, end = first // 8, (first + room) // 8
-                many[p, slot] = events(words, begin, end, ids, at, n, counts, first)
-                record(spikes, spikes_at[p], step, z, first, n)
-                record(us, us_at[p], step, u, first, n)
-                record(vs, vs_at[p], step, v, first, n)
+                tally(seen, first, z, first, span)
+                for c in range(copies):
+                    own, n = first + c * room, plan.size[p]
+                    here = (p * plan.copies + c) * plan.slots + slot
+                    many[here] = events(words, own // 8, (own + room) // 8, ids, here * most, n)
+                    step = (sample + c) * steps + t
+                    record(spikes, spikes_at[p], step, z, own, n)
+                    record(us, us_at[p], step, u, own, n)
+                    record(vs, vs_at[p], step, v, own, n)
+            if t == steps - 1 or (t + 1) % (255 // plan.copies) == 0:  # before a byte is full
+                for p in plan.inputs:
+                    first = plan.first[p] // plan.copies
+                    collect(counts, first, seen_in, 8 * plan.column[p], plan.size[p])
+                for p in plan.order:
+                    for c in range(copies):
+                        own = plan.first[p] + c * plan.room[p]
+                        collect(counts, plan.first[p] // plan.copies, seen, own, plan.size[p])
     return cut, wrapped

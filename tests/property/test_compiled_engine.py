@@ -120,6 +120,14 @@ def test_random_networks_of_every_kind():
     assert taken > 25
 
 
+def test_more_samples_than_run_at_once_and_more_spikes_than_a_byte_counts():
+    rng = np.random.default_rng(6)
+    qnet = integers(rng, LOIHI, (10, 9, 6), threshold=np.int64(0), bias=np.int64(99))
+    trace = both(qnet, np.ones((19, 300, 10), np.uint8))
+    assert trace.counts["in"].tolist() == [19 * 300] * 10
+    assert trace.counts["p0"].max() > 1000
+
+
 def test_full_registers_of_loihi_wrap_and_saturate():
     rng = np.random.default_rng(0)
     weight = np.full((20, 100), 254, np.int32) * rng.choice([-1, 1], (20, 1))
