@@ -36,6 +36,7 @@ def command(**options: Any) -> None:
     """
     from snn_deploy.bridges.crosscheck import crosscheck
     from snn_deploy.bridges.peers import peer
+    from snn_deploy.engine.loop import by_input
     from snn_deploy.errors import (
         MismatchError,
         MissingDependencyError,
@@ -58,7 +59,8 @@ def command(**options: Any) -> None:
     data = read_data(network, options)
     x = encoded(network, data, 0, data.samples)
     results = crosscheck(network, x, names)
-    report = crosscheck_report(network, results, x.shape[0], x.shape[1])
+    steps = next(iter(by_input(network, x).values())).shape[1]
+    report = crosscheck_report(network, results, data.samples, steps)
     different = [r for r in results if r.comparison is not None and not r.comparison.equal]
     if different:
         assert different[0].comparison is not None

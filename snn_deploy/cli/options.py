@@ -347,10 +347,14 @@ def read_data(network: Network, options: dict[str, Any]) -> InputData:
     """Return the samples that the options name, checked against the network."""
     from dataclasses import replace
 
-    from snn_deploy.io.inputs import read_inputs
+    from snn_deploy.io.inputs import read_inputs, read_several
     from snn_deploy.report.analyse import check_labels
 
-    data = read_inputs(options["input_path"], network.input_population.shape)
-    data = replace(data.first(options.get("samples")), source=str(options["input_path"]))
+    path = options["input_path"]
+    if len(network.inputs) > 1:
+        data = read_several(path, {name: network.shapes[name] for name in network.inputs})
+    else:
+        data = read_inputs(path, network.input_population.shape)
+    data = replace(data.first(options.get("samples")), source=str(path))
     check_labels(network, data)
     return data

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from snn_deploy.ir.arrays import Array
 if TYPE_CHECKING:
     from snn_deploy.ir.network import Coding
 
-__all__ = ["InputData", "encode", "read_inputs", "save_npz"]
+__all__ = ["InputData", "encode", "encode_several", "read_inputs", "read_several", "save_npz"]
 
 InputKind = Literal["static", "steps"]
 # float32 arithmetic before saving may overshoot 1 by this much; more is the user's to scale.
@@ -27,7 +28,8 @@ RATE_TOLERANCE = 1e-6
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InputData:
     """Samples and labels. x: (samples, *shape) if kind is "static", (samples, steps, *shape) if
-    "steps"; y: (samples,) int64 or None; both read-only.
+    "steps"; y: (samples,) int64 or None; both read-only. several: of a model with several inputs,
+    the values by the input's name, alike in samples and kind; x is the first of them.
     """
 
     x: Array
@@ -35,6 +37,7 @@ class InputData:
     kind: InputKind
     source: str = ""
     sha256: str = ""
+    several: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -45,7 +48,16 @@ class InputData:
         """Return the first ``count`` samples (all if None or more than there are)."""
         if count is not None and count < 1:
             raise UsageError(f"--samples {count} leaves no samples", hint="use 1 or more")
-        return replace(self, x=self.x[:count], y=None if self.y is None else self.y[:count])
+        return self.part(0, self.samples if count is None else count)
+
+    def part(self, first: int, last: int) -> InputData:
+        """Return samples first..last-1."""
+        return replace(
+            self,
+            x=self.x[first:last],
+            y=None if self.y is None else self.y[first:last],
+            several={name: values[first:last] for name, values in self.several.items()},
+        )
 
 
 def read_inputs(
@@ -72,6 +84,47 @@ def read_inputs(
     if y is not None:
         y = _check_labels(y, len(x), f"{where} -> y")
     return InputData(x=x, y=y, kind=kind, source=where, sha256=digest)
+
+
+def read_several(
+    path: PathLike, shapes: Mapping[str, tuple[int, ...]], *, max_bytes: int = 16 * 2**30
+) -> InputData:
+    """Read an .npz with an array per input, under the input's name, and optional labels ``y``.
+
+    shapes: of each input, by name. Raises InputError as ``read_inputs`` does, and where the arrays
+    are not alike in samples and steps.
+    """
+    where = os.fspath(path)
+    with open_regular(path) as file:
+        archive = open_npz(file, where, max_bytes)
+        found = array_names(archive)
+        missing = [name for name in shapes if name not in found]
+        if missing:
+            raise InputError(
+                f"the model has {len(shapes)} inputs, and there is no array for {missing[0]!r}",
+                where=where,
+                used=f"arrays {', '.join(sorted(found)) or 'none'}",
+                hint=f"save one array per input: {', '.join(shapes)}",
+            )
+        several = {name: read_array(archive, name) for name in shapes}
+        y = read_array(archive, "y") if "y" in found and "y" not in shapes else None
+        digest = hash_open_file(file)
+    kinds = {}
+    for name, values in several.items():
+        kinds[name] = _check_shape(values, tuple(shapes[name]), None, f"{where} -> {name}")
+        _check_finite(values, f"{where} -> {name}")
+    first, x = next(iter(several.items()))
+    for name, values in several.items():
+        lead = 2 if kinds[name] == "steps" else 1
+        if kinds[name] != kinds[first] or values.shape[:lead] != x.shape[:lead]:
+            raise InputError(
+                "the inputs have different numbers of samples or steps",
+                where=f"{where} -> {name}",
+                used=f"{values.shape}, and {first} is {x.shape}",
+                hint="save all inputs with the same samples, and steps where they have any",
+            )
+    labels = None if y is None else _check_labels(y, len(x), f"{where} -> y")
+    return InputData(x=x, y=labels, kind=kinds[first], source=where, sha256=digest, several=several)
 
 
 def _tuple(shape: tuple[int, ...], *axes: str) -> str:
@@ -194,6 +247,18 @@ def encode(
     if coding.kind == "direct":
         return _direct(x, coding, steps, kind)
     raise UsageError(f"unknown coding {coding.kind!r}", hint="use rate, direct or events")
+
+
+def encode_several(data: InputData, coding: Coding, first_index: int = 0) -> dict[str, Array]:
+    """Return what a network with several inputs sees, by input; input k is drawn with seed + k."""
+    return {
+        name: encode(
+            replace(data, x=values, several={}),
+            replace(coding, seed=coding.seed + k),
+            first_index,
+        )
+        for k, (name, values) in enumerate(data.several.items())
+    }
 
 
 def _steps(x: Array, coding: Coding, kind: InputKind, where: str | None) -> int:

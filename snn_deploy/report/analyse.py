@@ -11,8 +11,9 @@ from snn_deploy.backends.base import Latency, Oracle, Program, Target, counted
 from snn_deploy.budget.findings import Fit, findings, verdict
 from snn_deploy.budget.price import Budget, price
 from snn_deploy.device.usage import Usage
+from snn_deploy.engine.loop import Inputs
 from snn_deploy.errors import InputError
-from snn_deploy.io.inputs import InputData, encode
+from snn_deploy.io.inputs import InputData, encode, encode_several
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.events import Events
 from snn_deploy.ir.network import Network
@@ -93,16 +94,18 @@ def encoded_batches(network: Network, data: InputData, count: int) -> list[tuple
     return [(i, min(i + size, count)) for i in range(0, count, size)]
 
 
-def encoded(network: Network, data: InputData, first: int, last: int) -> Array:
+def encoded(network: Network, data: InputData, first: int, last: int) -> Inputs:
     """Return samples first..last-1 as the network sees them; the same spikes in any batch."""
-    part = InputData(x=data.x[first:last], y=None, kind=data.kind, source=data.source)
+    part = data.part(first, last)
+    if part.several:
+        return encode_several(part, network.coding, first)
     return encode(part, network.coding, first_index=first)
 
 
 def classes_of(network: Network) -> int:
     """Return how many classes the readout tells apart."""
     groups = network.readout.groups if network.readout.kind == "vote" else None
-    return groups or network.output_population.size
+    return groups or sum(network.population(name).size for name in network.outputs)
 
 
 def check_labels(network: Network, data: InputData) -> None:
