@@ -21,8 +21,8 @@ from snn_deploy.ir.network import per_neuron
 from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.trace import Trace
 
-#: A second's work for numpy; numba is imported, and its machine code read, in half of one.
-COMPILE_FROM = 2e9
+#: Multiplications that take numpy most of a second, in which numba is imported and its code read.
+COMPILE_FROM = 5e9
 
 
 def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:
@@ -150,8 +150,9 @@ class _FixedCell:
 class FixedEngine:
     """Runs a QNetwork. x: (samples, steps, *input shape), binary; analogue for direct coding.
 
-    compile_from: synapses times steps from which the compiled path (engine/kernel.py) runs what
-    it supports; both give the same integers, and below it starting numba costs more than it saves.
+    compile_from: multiplications (see Operator.cost) from which the compiled path runs what it
+    supports (see engine/kernel.py); both give the same integers, and below it starting numba costs
+    more than it saves.
     """
 
     def __init__(self, qnet: QNetwork, *, compile_from: float = COMPILE_FROM) -> None:
@@ -169,10 +170,10 @@ class FixedEngine:
                     reach += abs(operator.sparse).sum(axis=1).astype(np.int64) << shift
             self._reach[population.name] = reach
         self._flat: kernel.Plan | None = None
-        # What a sample costs in a step: synapses, and neurons at ten synapses each.
-        self._work = sum(
-            operator.sparse.nnz for parts in self._loop.operators.values() for _, operator in parts
-        ) + 10 * sum(p.size for p in qnet.computing())
+        # What a sample costs in a step; a neuron takes as long as a hundred multiplications.
+        self._work = 100 * sum(p.size for p in qnet.computing()) + sum(
+            operator.cost for parts in self._loop.operators.values() for _, operator in parts
+        )
 
     def _cell(self, name: str, samples: int) -> _FixedCell:
         injected = self._injected.get(name)
