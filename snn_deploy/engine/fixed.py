@@ -170,6 +170,7 @@ class FixedEngine:
                     reach += abs(operator.sparse).sum(axis=1).astype(np.int64) << shift
             self._reach[population.name] = reach
         self._flat: kernel.Plan | None = None
+        self._supported: dict[int, bool] = {}
         # What a sample costs in a step; a neuron takes as long as a hundred multiplications.
         self._work = 100 * sum(p.size for p in qnet.computing()) + sum(
             operator.cost for parts in self._loop.operators.values() for _, operator in parts
@@ -185,7 +186,10 @@ class FixedEngine:
         """Return whether so much input runs on the compiled path."""
         if samples * steps * self._work < self._compile_from:
             return False
-        return kernel.supports(self.qnet, self._loop, self._reach, steps)
+        if steps not in self._supported:
+            supported = kernel.supports(self.qnet, self._loop, self._reach, steps)
+            self._supported[steps] = supported
+        return self._supported[steps]
 
     def _plan(self) -> kernel.Plan:
         if self._flat is None:
