@@ -13,6 +13,9 @@ from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.ir.synapses import LEARNED, Diagonal, Synapse, weights_of
 
 _HEADROOM_BITS = 3  # of an estimate: a state may reach 8 thresholds before it meets its end
+_FEW_LEVELS = 7  # magnitudes beside 0: those of 4 bits and fewer, signs included
+_SHARES = tuple(k / 64 for k in range(64, 7, -1))
+_SAMPLED = 1 << 16  # weights of a tensor that its scale is chosen by
 _GRID_BITS = 7  # finer weight grids than 1/128 are taken for real numbers
 
 
@@ -153,20 +156,21 @@ def choose_scale(
 def _largest(weights: Array, grid: tuple[int, int]) -> float:
     """Return the magnitude that becomes the grid's largest: the weights' own.
 
-    On a grid of one magnitude it would round nearly all others to zero. There it is the one of
-    least squared error, a mean of the k largest weights (Li et al. 2016, ternary weights).
+    On a grid of few magnitudes one large weight would round most others to zero. There it is the
+    share of it that leaves the least squared error, and larger weights meet the grid's end.
     """
     step, top = grid
     size = np.abs(weights[weights != 0]).astype(np.float64)
-    if step != top or not size.size:
+    if top > _FEW_LEVELS * step or not size.size:
         return float(np.max(size, initial=0.0))
-    size = np.sort(size)[::-1]
-    sums = np.cumsum(size)
-    level = sums / np.arange(1, size.size + 1)
-    kept = size.size - np.searchsorted(size[::-1], level / 2)
-    # Of sum (|w| - level)^2 over the kept weights and |w|^2 over the others, what depends on them.
-    error = kept * level**2 - 2 * level * sums[kept - 1]
-    return float(level[error.argmin()])
+    size = np.sort(size)[:: -1 - size.size // _SAMPLED]
+    levels = top // step
+
+    def error(largest: float) -> float:
+        rounded = np.minimum(np.rint(size * (levels / largest)), levels) * (largest / levels)
+        return float(np.sum((size - rounded) ** 2))
+
+    return min((float(size[0]) * share for share in _SHARES), key=error)
 
 
 def _common_unit(tensors: list[Array]) -> float | None:

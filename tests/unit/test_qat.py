@@ -192,10 +192,11 @@ def test_gradients_pass_the_rounding_and_the_model_is_left_alone():
 
 
 def test_fine_tuning_recovers_what_few_bits_lose(tmp_path):
-    config = {"epochs": 15, "limit": 600, "hidden": (32, 16), "qat_epochs": 6}
-    result = train(tiny(tmp_path / "m.pt", **config, qat=LOIHI, bits=3))
-    assert result.rounds[-1].accuracy > result.qat.accuracy_before + 0.05
-    assert result.qat.accuracy > result.qat.accuracy_before + 0.05
+    config = {"epochs": 15, "limit": 600, "hidden": (32, 16), "qat_epochs": 12}
+    result = train(tiny(tmp_path / "m.pt", **config, qat=LOIHI, bits=2))
+    lost = result.rounds[-1].accuracy - result.qat.accuracy_before
+    assert lost > 0.08
+    assert result.qat.accuracy > result.qat.accuracy_before + 0.3 * lost
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
