@@ -159,11 +159,11 @@ class OnGrid:
             if isinstance(module, LIF):
                 _set_neuron(module, qnet, name)
         state = dict(self._model.named_parameters())
-        # The difference is exactly 0, and carries the gradient past the rounding.
-        given = {
-            name: value + (state[name] - state[name].detach())
-            for name, value in self.parameters(qnet).items()
-        }
+        names = [name for layer in self._layers for name in (layer.weight, layer.bias)]
+        given = {name: state[name] for name in names if name is not None}
+        for name, value in self.parameters(qnet).items():
+            # The difference is exactly 0, and carries the gradient past the rounding.
+            given[name] = value + (state[name] - state[name].detach())
         spikes: Tensor = functional_call(self._seen, given, (x,))
         return spikes
 

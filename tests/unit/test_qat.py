@@ -263,6 +263,11 @@ def test_currents_that_the_host_adds_up_keep_their_weights_in_float(tmp_path):
     assert all(r.max_error < 1e-6 * r.max_abs for r in qnet.tensors)
     first = read_ticket(result.path).state["fc1.weight"]
     assert len(np.unique(first)) > 50
+    # They are trained all the same.
+    model = lively("mlp")
+    view = view_of(model, "mlp", Grid(arithmetic=LOIHI, bits=3), CODING | {"kind": "direct"})
+    view(torch.rand(6, 10, 64, generator=torch.Generator().manual_seed(3))).sum().backward()
+    assert all(bool((p.grad != 0).any()) for p in model.parameters())
 
 
 def test_weights_that_do_not_settle_are_told(monkeypatch):
