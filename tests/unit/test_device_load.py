@@ -101,7 +101,7 @@ def test_every_shipped_number_has_unit_source_and_kind(name: str) -> None:
         cited |= set(price.sources)
     assert cited == set(device.sources), "a source is defined and never cited"
     assert bool(device.prices) == bool(device.basis)
-    assert device.prices or device.fit_only
+    assert device.prices or device.fit_only or "synops_quantized" in device.unknown
     assert not device.unknown.keys() & (device.limits.keys() | device.prices.keys())
 
 
@@ -134,7 +134,8 @@ def test_loihi_prices_charge_each_update_once() -> None:
 
 def test_loihi2_has_no_invented_energy() -> None:
     device = load("loihi2")
-    assert not device.prices and device.fit_only
+    assert not device.prices and not device.fit_only
+    assert "no per-operation energy" in device.unknown["synops_quantized"]
     assert "no primary source" in device.unknown["synapse_bits_per_core"]
 
 

@@ -36,11 +36,11 @@ def test_packets_go_to_the_cores_that_a_neuron_reaches_and_hops_to_their_tiles()
         assert isinstance(synapses.operator, Csr)
         reached = synapses.operator.to_dense() != 0
         tile_of = np.zeros(reached.shape[1], np.int64)
-        for core in mapping.cores_of(synapses.pre):
-            tile_of[core.first : core.last] = core.index // 4
+        for core, part in mapping.slices_of(synapses.pre):
+            tile_of[part.neurons] = core.index // 4
         for neuron, fired in enumerate(trace.counts[synapses.pre].tolist()):
-            for core in mapping.cores_of(synapses.post):
-                if not reached[core.first : core.last, neuron].any():
+            for core, part in mapping.slices_of(synapses.post):
+                if not reached[part.neurons, neuron].any():
                     continue
                 here, there = int(tile_of[neuron]), core.index // 4
                 packets += fired

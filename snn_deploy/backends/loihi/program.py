@@ -88,12 +88,14 @@ class LoihiSynapses:
 class LoihiProgram:
     """What goes to the chip or its simulator.
 
-    network: of integers, as the engine runs it: names, shapes, readout and coding.
+    network: of integers, as the engine runs it: names, shapes, readout and coding. splits:
+    population -> on how many cores it lies at least.
     """
 
     populations: tuple[LoihiPopulation, ...]
     synapses: tuple[LoihiSynapses, ...]
     network: Network
+    splits: Mapping[str, int] = field(default_factory=dict)
     _populations: Mapping[str, LoihiPopulation] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +17,12 @@ from snn_deploy.backends.base import (
     operations,
     recording,
 )
+from snn_deploy.backends.loihi.cores import CoreMap
 from snn_deploy.backends.loihi.decode import decode
 from snn_deploy.backends.loihi.lowering import lower
-from snn_deploy.backends.loihi.mapping import Mapping, place, usage
+from snn_deploy.backends.loihi.mapping import place
 from snn_deploy.backends.loihi.program import LoihiProgram
+from snn_deploy.backends.loihi.usage import usage
 from snn_deploy.engine.loop import Inputs, Record
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.events import Events
@@ -81,7 +82,7 @@ class LoihiTarget:
             target=self.name, real=network, qnet=qnet, payload=payload, device=options.device
         )
 
-    def mapping(self, program: Program) -> Mapping:
+    def mapping(self, program: Program) -> CoreMap:
         """Return the placement on the program's device."""
         # Run, usage and write all ask, and placing a large network takes seconds.
         return once(program, "placement", lambda: place(program.payload, program.device))
@@ -162,7 +163,7 @@ class LoihiTarget:
     def write(self, program: Program, folder: Path, stem: str) -> list[str]:
         """Write ``<stem>.net`` (lava-dl netx), where its line of layers can say it, and cores."""
         from snn_deploy.backends.loihi.netx_job import net_file
-        from snn_deploy.io.files import write_bytes, write_text
+        from snn_deploy.io.files import write_bytes, write_json, write_text
 
         loihi: LoihiProgram = program.payload
         names: list[str] = []
@@ -174,15 +175,5 @@ class LoihiTarget:
         else:
             write_bytes(folder / f"{stem}.net", content)
             names.append(f"{stem}.net")
-        cores = [
-            {
-                "core": c.index,
-                "population": c.population,
-                "neurons": [c.first, c.last],
-                "synapse_bits": c.synapse_bits,
-                "in_axons": c.in_axons,
-            }
-            for c in self.mapping(program).cores
-        ]
-        write_text(folder / "cores.json", json.dumps(cores, indent=2) + "\n")
+        write_json(folder / "cores.json", self.mapping(program).as_dict())
         return [*names, "cores.json"]

@@ -1,0 +1,312 @@
+"""One population into boxes that each fit a core.
+
+A population is cut as a grid (channels, rows, columns): into tiles of rows and columns, and each
+tile into ranges of channels as long as fit. Small tiles with all channels keep input axons few,
+large ones let convolutions share their lists; every sensible tile is tried on samples, the best
+are cut in full, and the one that needs the fewest cores, then the fewest packets, is taken.
+Nothing here depends on chance or on time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from snn_deploy.backends.loihi.axons import (
+    POPULATION_SLOTS,
+    Axons,
+    Box,
+    ConvFanIn,
+    FanIn,
+    Grid,
+    Load,
+    fan_in,
+    format_of,
+)
+from snn_deploy.backends.loihi.cores import Amounts, compartment_configs
+from snn_deploy.backends.loihi.program import LoihiPopulation, LoihiProgram
+from snn_deploy.ir.arrays import Array
+from snn_deploy.ir.synapses import Conv2d
+
+_IN_FULL = 4  # tiles that are cut in full
+_ASPECT = 2.5  # of a tile at most, unless it is as long as the grid
+Span = tuple[int, int]
+
+
+class Outgoing:
+    """Entries of output axons that the neurons of a population need."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._discrete = np.zeros(math.prod(grid.shape), np.int64)
+        self._pixels: dict[int, Array] = {}
+        self._before: Array | None = None
+
+    def add(self, sources: Array, axons: Axons, pixels: int) -> None:
+        """Count one piece that ``sources`` reach; pixels: of each of their channels."""
+        self._before = None
+        if axons == "discrete":
+            self._discrete[sources] += 1
+            return
+        counts = self._pixels.setdefault(pixels, np.zeros(pixels, np.int64))
+        counts[np.unique(sources % pixels)] += 1
+
+    def of(self, box: Box) -> int:
+        """Return the entries of a box on one core: the channels of a pixel share theirs."""
+        channels, height, width = shape = self._grid.shape
+        if self._before is None:
+            # sums over the channels before each
+            self._before = np.zeros((channels + 1, height, width), np.int64)
+            ordered = self._discrete.reshape(shape)[self._grid.order]
+            np.cumsum(ordered, axis=0, out=self._before[1:])
+        place = slice(*box.rows), slice(*box.columns)
+        first, last = box.channels
+        total = int(self._before[last][place].sum()) - int(self._before[first][place].sum())
+        for pixels, counts in self._pixels.items():
+            if pixels == height * width:
+                needed = counts.reshape(height, width)[place].sum()
+            else:
+                needed = counts[np.unique(self._grid.neurons(box) % pixels)].sum()
+            total += POPULATION_SLOTS * int(needed)
+        return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Score:
+    """cores: of these pieces, and those that their sources need more. packets: per round."""
+
+    cores: float
+    packets: int
+
+
+class Cutter:
+    """Cuts one population. outgoing: to be set, before ``cut``, from the pieces behind it."""
+
+    def __init__(self, program: LoihiProgram, population: LoihiPopulation, limits: Amounts) -> None:
+        self.population = population
+        self.axons: Axons = "discrete"
+        self._limits = limits
+        self._configs = compartment_configs(population)
+        self.grid = _grid(program, population, self._configs, limits)
+        self.outgoing = Outgoing(self.grid)
+        self.fans = tuple(fan_in(s, self.grid) for s in program.into(population.name))
+        self._senders = {
+            s.name: math.prod(s.in_shape) / limits.neurons
+            for s in program.into(population.name)
+            if s.pre not in program.network.inputs
+        }
+
+    def axons_of(self, fan: FanIn) -> Axons:
+        """Return the kind of axon that carries a fan-in."""
+        return self.axons if isinstance(fan, ConvFanIn) else "discrete"
+
+    def loads(self, box: Box, before: int = 0) -> dict[str, Load]:
+        """Return what synapses into a box take behind ``before`` compartments of a core."""
+        last = before + box.size
+        return {f.synapses.name: f.load(box, last, self.axons_of(f)) for f in self.fans}
+
+    def formats(self, box: Box, loads: Mapping[str, Load], before: int = 0) -> frozenset[object]:
+        """Return the synapse formats that loads need."""
+        last = before + box.size
+        return frozenset(format_of(f, loads[f.synapses.name], last) for f in self.fans)
+
+    def codes(self, box: Box) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the compartment and the threshold configurations of a box."""
+        found = [
+            (codes,) if isinstance(codes, int) else codes[self.grid.neurons(box)].tolist()
+            for codes in (self._configs, self.population.vth)
+        ]
+        return frozenset(found[0]), frozenset(found[1])
+
+    def amounts(self, box: Box, loads: Mapping[str, Load]) -> Amounts:
+        """Return what a box takes of a core of its own."""
+        compartments, thresholds = self.codes(box)
+        return Amounts(
+            neurons=box.size,
+            synapses=sum(load.synapses for load in loads.values()),
+            synapse_bits=sum(load.bits for load in loads.values()),
+            in_axons=sum(load.axons for load in loads.values()),
+            out_axons=self.outgoing.of(box),
+            compartment_configs=len(compartments),
+            threshold_configs=len(thresholds),
+            synapse_formats=len(self.formats(box, loads)),
+        )
+
+    def share(self, box: Box) -> float:
+        """Return the largest share of a core's limits that a box takes."""
+        return self.amounts(box, self.loads(box)).share(self._limits)
+
+    def cut(self) -> list[Box]:
+        """Return the boxes, and set the kind of axon that they want."""
+        convolved = any(isinstance(fan, ConvFanIn) for fan in self.fans)
+        kinds: tuple[Axons, ...] = ("discrete", "population") if convolved else ("discrete",)
+        ranked = []
+        for axons in kinds:
+            self.axons = axons
+            for tile in _tiles(self.grid.shape, self._limits.neurons):
+                ranked.append((self._sampled(tile), axons, tile))
+        ranked.sort(key=lambda entry: (entry[0].cores, entry[0].packets))
+        best: tuple[_Score, Axons, list[Box]] | None = None
+        for _, axons, tile in ranked[:_IN_FULL]:
+            self.axons = axons
+            boxes = [
+                box for rows, columns in self._spans(tile) for box in self._fill(rows, columns)
+            ]
+            score = self._score((box, 1.0) for box in boxes)
+            if best is None or (score.cores, score.packets) < (best[0].cores, best[0].packets):
+                best = score, axons, boxes
+        assert best is not None
+        self.axons = best[1]
+        return best[2]
+
+    def _spans(self, tile: tuple[int, int]) -> list[tuple[Span, Span]]:
+        _, height, width = self.grid.shape
+        rows, columns = _even(height, tile[0]), _even(width, tile[1])
+        return [(r, c) for r in rows for c in columns]
+
+    def _sampled(self, tile: tuple[int, int]) -> _Score:
+        """Return the score of all tiles as the first box of two of them tells it.
+
+        They are the first tile, and of the largest one that is nearest to the middle.
+        """
+        _, height, width = self.grid.shape
+        rows, columns = _even(height, tile[0]), _even(width, tile[1])
+        chosen = dict.fromkeys(((rows[0], columns[0]), (_largest(rows), _largest(columns))))
+        boxes = [next(self._fill(*spans)) for spans in chosen]
+        each = math.prod(self.grid.shape) / len(boxes)
+        return self._score((box, each / box.size) for box in boxes)
+
+    def _score(self, boxes: Iterable[tuple[Box, float]]) -> _Score:
+        """Return the score of boxes that stand for so many each."""
+        cores, packets = 0.0, 0.0
+        entries = dict.fromkeys(self._senders, 0.0)
+        for box, times in boxes:
+            loads = self.loads(box)
+            used = self.amounts(box, loads).share(self._limits)
+            # What fills no more than half a core can share it.
+            cores += times * (used if used <= 0.5 else max(1.0, used))
+            for fan in self.fans:
+                load = loads[fan.synapses.name]
+                packets += times * load.sources
+                if fan.synapses.name in entries:
+                    many = self.axons_of(fan) == "population"
+                    slots = POPULATION_SLOTS * load.axons if many else load.sources
+                    entries[fan.synapses.name] += times * slots
+        for name, count in entries.items():
+            cores += max(0.0, count / self._limits.out_axons - self._senders[name])
+        return _Score(cores=round(cores, 6), packets=round(packets))
+
+    def _fill(self, rows: Span, columns: Span, start: int = 0) -> Iterator[Box]:
+        """Yield boxes of as many channels as fit; a tile of which not one fits is halved.
+
+        A single neuron that fits no core gets one to itself: findings say what it lacks.
+        """
+        channels = self.grid.shape[0]
+        pixels = (rows[1] - rows[0]) * (columns[1] - columns[0])
+        most = int(min(channels, self._limits.neurons / pixels))
+        guess = most
+        while start < channels:
+            end = self._end(start, min(start + most, channels), start + guess, rows, columns)
+            if end == start and pixels > 1:
+                for part in _halves(rows, columns):
+                    yield from self._fill(*part, start)
+                return
+            end = max(end, start + 1)
+            yield Box(channels=(start, end), rows=rows, columns=columns)
+            start, guess = end, end - start
+
+    def _end(self, start: int, most: int, guess: int, rows: Span, columns: Span) -> int:
+        """Return the channel before which the longest box from ``start`` that fits ends."""
+
+        def fits(end: int) -> bool:
+            return self.share(Box(channels=(start, end), rows=rows, columns=columns)) <= 1
+
+        if most <= start:
+            return start
+        if fits(most):
+            return most
+        good, bad = start, most
+        probe = min(max(guess, start + 1), most - 1)
+        while bad - good > 1:
+            probe = probe if good < probe < bad else (good + bad) // 2
+            if fits(probe):
+                good = probe
+                probe += max(1, (bad - probe) // 8)
+            else:
+                bad = probe
+                probe = 0
+        return good
+
+
+def _even(size: int, length: int) -> list[Span]:
+    """Return as few spans as are not longer than ``length``, as equal as can be."""
+    parts = math.ceil(size / length)
+    edges = [size * i // parts for i in range(parts + 1)]
+    return list(pairwise(edges))
+
+
+def _largest(spans: list[Span]) -> Span:
+    """Return the longest span; of several the one nearest to the middle."""
+    middle = (len(spans) - 1) / 2
+    best = max(range(len(spans)), key=lambda i: (spans[i][1] - spans[i][0], -abs(i - middle), -i))
+    return spans[best]
+
+
+def _halves(rows: Span, columns: Span) -> list[tuple[Span, Span]]:
+    if rows[1] - rows[0] >= columns[1] - columns[0]:
+        middle = (rows[0] + rows[1]) // 2
+        return [((rows[0], middle), columns), ((middle, rows[1]), columns)]
+    middle = (columns[0] + columns[1]) // 2
+    return [(rows, (columns[0], middle)), (rows, (middle, columns[1]))]
+
+
+def _tiles(shape: tuple[int, int, int], most: float) -> list[tuple[int, int]]:
+    """Return tile sizes (rows, columns) worth trying, largest first."""
+    _, height, width = shape
+
+    def sizes(size: int) -> list[int]:
+        return sorted({math.ceil(size / parts) for parts in range(1, size + 1)}, reverse=True)
+
+    return [
+        (h, w)
+        for h in sizes(height)
+        for w in sizes(width)
+        if h * w <= most and (max(h, w) <= _ASPECT * min(h, w) or h == height or w == width)
+    ]
+
+
+def _grid(
+    program: LoihiProgram, population: LoihiPopulation, codes: int | Array, limits: Amounts
+) -> Grid:
+    """Return the grid by which a population is cut.
+
+    Channels of like configuration lie together where there are more kinds than a core has.
+    """
+    convolved = (
+        s.out_shape for s in program.into(population.name) if isinstance(s.operator, Conv2d)
+    )
+    shape = next(convolved, population.shape)
+    if len(shape) == 2:
+        shape = (shape[0], 1, shape[1])
+    elif len(shape) != 3:
+        shape = (math.prod(shape), 1, 1)
+    order = np.arange(shape[0])
+    first = order * (shape[1] * shape[2])
+    pairs = ((codes, limits.compartment_configs), (population.vth, limits.threshold_configs))
+    arrays = [kind for kind, _ in pairs if not isinstance(kind, int)]
+    if any(not isinstance(k, int) and np.unique(k).size > most for k, most in pairs):
+        order = np.lexsort([kind[first] for kind in arrays])
+    return Grid(shape=(shape[0], shape[1], shape[2]), order=order)
+
+
+def split(box: Box) -> list[Box]:
+    """Return two halves of a box of more than one neuron, along channels if it has several."""
+    first, last = box.channels
+    if last - first > 1:
+        middle = (first + last) // 2
+        return [replace(box, channels=(first, middle)), replace(box, channels=(middle, last))]
+    return [replace(box, rows=r, columns=c) for r, c in _halves(box.rows, box.columns)]
