@@ -247,14 +247,14 @@ class ConvFanIn:
         self.synapses = synapses
         self.format = _format(synapses)
         out, per_group, height, width = operator.weight.shape
-        there = (operator.weight != 0)[order]
-        whole = np.int16 if out < 1 << 15 else np.int32
         group = order // (out // operator.groups)
         # nonzeros of the output channels before each, by input channel and tap
-        self._before = np.zeros((out + 1, operator.groups, per_group, height, width), whole)
-        self._before[np.arange(1, out + 1), group] = there
-        np.cumsum(self._before, axis=0, out=self._before)
-        self._before = self._before.reshape(out + 1, -1, height * width)
+        whole = np.int16 if out < 1 << 15 else np.int32
+        before = np.zeros((out + 1, operator.groups, per_group, height * width), whole)
+        for i, channel in enumerate(order):
+            before[i + 1] = before[i]
+            before[i + 1, group[i]] += operator.weight[channel].reshape(per_group, -1) != 0
+        self._before = before.reshape(out + 1, -1, height * width)
         top, _, left, _ = operator.padding
         _, rows, columns = synapses.in_shape
         self._rows = _Axis(rows, height, operator.stride[0], top, operator.dilation[0])

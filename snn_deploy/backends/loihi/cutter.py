@@ -176,7 +176,7 @@ class Cutter:
         _, height, width = self.grid.shape
         rows, columns = _even(height, tile[0]), _even(width, tile[1])
         chosen = dict.fromkeys(((rows[0], columns[0]), (_largest(rows), _largest(columns))))
-        boxes = [next(self._fill(*spans)) for spans in chosen]
+        boxes = [next(self._fill(*spans, exact=False)) for spans in chosen]
         each = math.prod(self.grid.shape) / len(boxes)
         return self._score((box, each / box.size) for box in boxes)
 
@@ -200,7 +200,9 @@ class Cutter:
             cores += max(0.0, count / self._limits.out_axons - self._senders[name])
         return _Score(cores=round(cores, 6), packets=round(packets))
 
-    def _fill(self, rows: Span, columns: Span, start: int = 0) -> Iterator[Box]:
+    def _fill(
+        self, rows: Span, columns: Span, start: int = 0, *, exact: bool = True
+    ) -> Iterator[Box]:
         """Yield boxes of as many channels as fit; a tile of which not one fits is halved.
 
         A single neuron that fits no core gets one to itself: findings say what it lacks.
@@ -210,17 +212,21 @@ class Cutter:
         most = int(min(channels, self._limits.neurons / pixels))
         guess = most
         while start < channels:
-            end = self._end(start, min(start + most, channels), start + guess, rows, columns)
+            least = 1 if exact else max(1, guess // 16)
+            end = self._end(start, min(start + most, channels), start + guess, rows, columns, least)
             if end == start and pixels > 1:
                 for part in _halves(rows, columns):
-                    yield from self._fill(*part, start)
+                    yield from self._fill(*part, start, exact=exact)
                 return
             end = max(end, start + 1)
             yield Box(channels=(start, end), rows=rows, columns=columns)
             start, guess = end, end - start
 
-    def _end(self, start: int, most: int, guess: int, rows: Span, columns: Span) -> int:
-        """Return the channel before which the longest box from ``start`` that fits ends."""
+    def _end(self, start: int, most: int, guess: int, rows: Span, columns: Span, least: int) -> int:
+        """Return the channel before which the longest box from ``start`` that fits ends.
+
+        guess: where to look first. least: by how much less than the longest it may be, plus 1.
+        """
 
         def fits(end: int) -> bool:
             return self.share(Box(channels=(start, end), rows=rows, columns=columns)) <= 1
@@ -231,7 +237,7 @@ class Cutter:
             return most
         good, bad = start, most
         probe = min(max(guess, start + 1), most - 1)
-        while bad - good > 1:
+        while bad - good > least:
             probe = probe if good < probe < bad else (good + bad) // 2
             if fits(probe):
                 good = probe
@@ -265,7 +271,7 @@ def _halves(rows: Span, columns: Span) -> list[tuple[Span, Span]]:
 
 
 def _tiles(shape: tuple[int, int, int], most: float) -> list[tuple[int, int]]:
-    """Return tile sizes (rows, columns) worth trying, largest first."""
+    """Return tile sizes (rows, columns) worth trying, largest first; of a square grid upright."""
     _, height, width = shape
 
     def sizes(size: int) -> list[int]:
@@ -275,7 +281,9 @@ def _tiles(shape: tuple[int, int, int], most: float) -> list[tuple[int, int]]:
         (h, w)
         for h in sizes(height)
         for w in sizes(width)
-        if h * w <= most and (max(h, w) <= _ASPECT * min(h, w) or h == height or w == width)
+        if h * w <= most
+        and (h >= w or height != width)
+        and (max(h, w) <= _ASPECT * min(h, w) or h == height or w == width)
     ]
 
 
