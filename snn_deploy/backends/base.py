@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -30,12 +30,14 @@ class Options:
     bits: weight bits, None for the target's own. device: the device to lower for, None for the
     target's default. settings: target-specific choices by name (fpga: banks, fifo_depth). analogue:
     how values of a directly coded input enter integers (see passes.quantize). observed: how far
-    each population's states go, from calibration.
+    each population's states go, from calibration. splits: layer or population -> on how many
+    cores it lies at least, for targets with cores.
     """
 
     bits: int | None = None
     device: Device | None = None
     settings: dict[str, int] | None = None
+    splits: Mapping[str, int] | None = None
     analogue: AnalogueMode = "bias"
     observed: dict[str, Reached] | None = None
 
@@ -139,12 +141,14 @@ class Target(Protocol):
     """One backend. Methods are pure but for ``run`` on external tools and ``write``.
 
     default_device: a shipped device's name, or the path of the plugin's own device file.
-    charged: the events that cost energy, each once. Three attributes are optional: ``settings``,
+    charged: the events that cost energy, each once. Four attributes are optional: ``settings``,
     name -> (what it is, least, most), is what ``--set`` takes; ``simulators()`` returns every
     Oracle that ``run --on`` takes, where there are more than the judge;
     ``extra_steps(program)`` returns, by population, the steps that it has run beyond the output's
     when the output finishes one (0 where not named): with it, ``counted`` ends what is counted at
     each sample's early stop. A target that has neither this nor a count of its own runs all steps.
+    A target whose usage says on which cores a program lies has ``maps_cores = True``, and honours
+    ``Options.splits``.
     """
 
     name: str

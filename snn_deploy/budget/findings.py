@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from snn_deploy.device import Device, Lever, Number, Resource, Usage
 from snn_deploy.errors import DeviceError, FitError, UsageError
@@ -74,7 +74,8 @@ class Fit:
     """A verdict on one device: fits is None where nothing exceeds but a limit is unknown.
 
     tightest: the finding with the largest share of its limit, None without a known limit.
-    excludes: what the usage left out, so that "fits" is not read as more than it says.
+    excludes: what the usage left out, so that "fits" is not read as more than it says. cores:
+    where the network lies, of a usage that says it.
     """
 
     device: str
@@ -84,6 +85,7 @@ class Fit:
     unknown: tuple[Finding, ...]
     tightest: Finding | None
     excludes: tuple[str, ...] = ()
+    cores: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         if self.fits is False:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from snn_deploy.cli.calibration import check_calibration
+from snn_deploy.cli.cores import check_cores, map_option, split_option
 from snn_deploy.cli.options import (
     bits_option,
     calibrate_option,
@@ -46,6 +47,8 @@ from snn_deploy.cli.output import check_targets, emit
 @bits_option
 @calibrate_option
 @settings_option
+@split_option
+@map_option
 @output_options
 def command(**options: Any) -> None:
     """Lower MODEL for one or more targets; write NIR, artifacts, a report and a manifest."""
@@ -67,8 +70,16 @@ def command(**options: Any) -> None:
     targets = [find_target(name) for name in names]
     check_settings(targets, options)
     check_calibration(targets, options)
+    check_cores(targets, options)
     network = folded_network(options)
     programs = [(t, prepared(network, t, options)) for t in targets]
     with shown_warnings():
-        report = export(network, programs, folder, force=options["force"], onnx=options["onnx"])
+        report = export(
+            network,
+            programs,
+            folder,
+            force=options["force"],
+            onnx=options["onnx"],
+            map_to=options["map_to"],
+        )
     emit(report, options)

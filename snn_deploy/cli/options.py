@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from snn_deploy.cli import values
+from snn_deploy.cli.cores import split_option
 from snn_deploy.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ target_options = _all(
     bits_option,
     calibrate_option,
     settings_option,
+    split_option,
     analogue_option,
     proxy_option,
 )
@@ -335,6 +337,7 @@ def prepared(
     chosen = Options(
         bits=options.get("bits"),
         device=device,
+        splits=options.get("splits") if getattr(target, "maps_cores", False) else None,
         settings={k: v for k, v in (options.get("settings") or {}).items() if k in known} or None,
         analogue=options.get("analogue") or "bias",
         observed=None if floats else observed(network, options.get("calibrate")),

@@ -16,7 +16,7 @@ from snn_deploy.errors import OutputError, SnnDeployError, UsageError
 if TYPE_CHECKING:
     from snn_deploy.report.model import Report
 
-_FILES = ("json_to", "csv_to", "html_to", "trace_to", "test_to", "out")
+_FILES = ("json_to", "csv_to", "html_to", "trace_to", "test_to", "map_to", "out")
 _INPUTS = ("model", "input_path")
 
 
@@ -101,7 +101,7 @@ def emit(report: Report, options: dict[str, Any]) -> None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         detail = bool(options.get("verbose"))
         click.echo(render(report, width=terminal_width(), color=color, detail=detail), nl=False)
-        for key in ("json_to", "csv_to", "html_to", "trace_to"):
+        for key in ("json_to", "csv_to", "html_to", "trace_to", "map_to"):
             if options.get(key):
                 click.echo(f"wrote {options[key]}", err=True)
 

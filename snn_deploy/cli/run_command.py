@@ -9,6 +9,7 @@ import click
 
 from snn_deploy.cli.calibration import check_calibration
 from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
+from snn_deploy.cli.cores import check_cores
 from snn_deploy.cli.options import (
     check_settings,
     folded_network,
@@ -55,6 +56,7 @@ def command(**options: Any) -> None:
     target = find_target(options["target_name"])
     check_settings([target], options)
     check_calibration([target], options, options["arithmetic"])
+    check_cores([target], options)
     judge = simulator(target, options["place"], default="emulator")
     if options["arithmetic"] and target.arithmetic() is not None:
         raise UsageError(

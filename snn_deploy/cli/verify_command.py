@@ -8,6 +8,7 @@ import click
 
 from snn_deploy.cli.calibration import check_calibration
 from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
+from snn_deploy.cli.cores import check_cores
 from snn_deploy.cli.options import (
     check_settings,
     folded_network,
@@ -47,6 +48,7 @@ def command(**options: Any) -> None:
     target = find_target(options["target_name"])
     check_settings([target], options)
     check_calibration([target], options)
+    check_cores([target], options)
     judge = simulator(target, options["place"], default="judge")
     if judge is not None:
         judge.version()

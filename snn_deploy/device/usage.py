@@ -5,8 +5,9 @@ Backends fill these records; ``budget/findings.py`` holds them against a device.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 MemoryKind = Literal[
     "weights", "indices", "pointers", "state", "buffers", "axons", "thresholds", "spikes"
@@ -69,11 +70,15 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Everything that a program uses: itemised memory, resources, and what was not counted."""
+    """Everything that a program uses: itemised memory, resources, and what was not counted.
+
+    cores: where it lies on a device of several cores, as JSON values (docs/mapping.md).
+    """
 
     items: tuple[MemoryItem, ...]
     resources: tuple[Resource, ...]
     excludes: tuple[str, ...] = ()
+    cores: Mapping[str, Any] | None = None
 
     def bits(self, kind: MemoryKind | None = None) -> int:
         """Return the bits of all items, or of one kind."""

@@ -17,6 +17,7 @@ from snn_deploy.budget.findings import findings, verdict
 from snn_deploy.io.files import new_folder, safe_name, sha256_file, write_bytes, write_json
 from snn_deploy.io.nir_write import nir_bytes
 from snn_deploy.ir.network import Network
+from snn_deploy.report.cores import cores_sections
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
 from snn_deploy.report.tensors import neuron_data, quantization_section, tensor_data
@@ -41,9 +42,11 @@ def export(
     *,
     force: bool = False,
     onnx: bool = False,
+    map_to: str | None = None,
 ) -> Report:
     """Write NIR, artifacts per target, report.json and a manifest into ``folder``.
 
+    map_to: a file for the mapping onto cores, of the first target that has one.
     onnx: also write the float program as ONNX (float32). Raises OutputError (exit 10) and leaves
     an earlier folder as it was.
     """
@@ -67,6 +70,9 @@ def export(
         report = export_report(named, programs, written, folder, onnx=onnx)
         write_json(building / "report.json", report.as_json())
         _manifest(building, named, programs)
+    if map_to is not None:
+        maps = (target.usage(program).cores for target, program in programs)
+        write_json(map_to, next(m for m in maps if m is not None), force)
     return report
 
 
@@ -104,12 +110,15 @@ def export_report(
     rows: list[tuple[str, ...]] = []
     data: list[dict[str, Any]] = []
     sections = [Section(title="", items=(network_text(network),))]
+    mapped: list[Section] = []
     for target, program in programs:
         usage = target.usage(program)
         fit = verdict(findings(usage, program.device), program.device.name, usage.excludes)
         answer = str(fit) if usage.resources else f"{program.device.name}: no limits"
         rows.append((target.name, units.bits(usage.bits()), answer))
         tensors = () if program.qnet is None else program.qnet.tensors
+        if usage.cores is not None:
+            mapped += cores_sections(usage.cores, program.device.name)
         data.append(
             {
                 "target": target.name,
@@ -121,6 +130,7 @@ def export_report(
                 "fit": fit.as_dict(),
                 "quantization": tensor_data(tensors) or None,
                 "neurons": None if program.qnet is None else neuron_data(program.qnet),
+                "cores": None if usage.cores is None else usage.cores["totals"],
                 "files": written[target.name],
             }
         )
@@ -141,6 +151,7 @@ def export_report(
         table = quantization_section(program)
         if table is not None:
             sections.append(table)
+    sections += mapped
     stem = stem_of(network.source.path)
     models = [f"{stem}.nir", *([f"{stem}.onnx"] if onnx else [])]
     names = [*models, *(n for files in written.values() for n in files[:4])]

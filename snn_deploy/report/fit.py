@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from snn_deploy import units
 from snn_deploy.backends.base import Options
@@ -15,6 +16,7 @@ from snn_deploy.device.usage import Usage
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.network import Network
 from snn_deploy.passes.quantize import quantize
+from snn_deploy.report.cores import cores_sections
 from snn_deploy.report.model import Item, Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
 from snn_deploy.report.targets import device_named, plugin_devices, usable_targets
@@ -47,7 +49,7 @@ def fits(
             )
             continue
         checked = verdict(findings(usage, device, margin), device.name, usage.excludes)
-        found[device.name] = (device.title, checked)
+        found[device.name] = (device.title, replace(checked, cores=usage.cores))
     return found, left_out
 
 
@@ -108,6 +110,9 @@ def fit_report(
     sections = [Section(title="", items=(Text(lines=network_text(network).lines + free), table))]
     if items:
         sections.append(Section(title="Why", items=tuple(items)))
+    for name, (_, fit) in fits.items():
+        if fit.cores is not None:
+            sections += cores_sections(fit.cores, name)
     unchecked: dict[tuple[str, ...], list[str]] = {}
     for name, (_, fit) in fits.items():
         if fit.excludes:

@@ -14,7 +14,8 @@ from snn_deploy import units
 from snn_deploy._version import __version__
 from snn_deploy.errors import printable
 from snn_deploy.report import words
-from snn_deploy.report.model import SCHEMA, Chart, Item, Report, Table, Text
+from snn_deploy.report.mesh import legend, mesh_svg
+from snn_deploy.report.model import SCHEMA, Chart, Item, Mesh, Report, Table, Text
 from snn_deploy.report.svg import bar_svg, part_class
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def _template() -> Template:
         reach=words.reach,
         bar_svg=bar_svg,
         part_class=part_class,
+        mesh_svg=mesh_svg,
+        mesh_legend=legend,
         part_numbers=words.part_numbers,
     )
     source = files("snn_deploy.report").joinpath("templates/report.html.j2")
@@ -95,7 +98,7 @@ def _visible(value: object) -> object:
 
 
 def _kind(item: Item) -> str:
-    return {Table: "table", Chart: "chart", Text: "text"}[type(item)]
+    return {Table: "table", Chart: "chart", Text: "text", Mesh: "mesh"}[type(item)]
 
 
 def _blocks(lines: Sequence[tuple[str, str]]) -> list[list[tuple[str, list[str]]]]:

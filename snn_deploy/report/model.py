@@ -52,7 +52,33 @@ class Text:
     tone: Literal["plain", "good", "bad", "unsure"] = "plain"
 
 
-Item = Table | Chart | Text
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshCore:
+    """A core in its place: chip, column and row of its tile, place on the tile. share: how full
+    it is, more than 1 where it is not enough. text: all of it in words.
+    """
+
+    chip: int
+    column: int
+    row: int
+    place: int
+    share: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """Chips of columns x rows tiles with ``per_tile`` places each, some of them free."""
+
+    title: str
+    columns: int
+    rows: int
+    per_tile: int
+    cores: tuple[MeshCore, ...]
+    note: str = ""
+
+
+Item = Table | Chart | Text | Mesh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from snn_deploy import units
 from snn_deploy.errors import printable
 from snn_deploy.report.layout import cells, fold, hanging, pad, table_lines
-from snn_deploy.report.model import Bar, Chart, Item, Report, Table, Text
+from snn_deploy.report.mesh import SIGNS, mesh_lines
+from snn_deploy.report.model import Bar, Chart, Item, Mesh, Report, Table, Text
 from snn_deploy.report.words import TONES, bar_text, chart_title, drawable, part_numbers, reach
 
 _MARK = {"good": "32", "bad": "1;31", "unsure": "33", "plain": ""}
@@ -55,6 +56,10 @@ def _item(item: Item, width: int) -> Iterator[_Line]:
         yield from _table(item, width)
     elif isinstance(item, Chart):
         yield from _chart(item, width)
+    elif isinstance(item, Mesh):
+        yield from ((line, "") for line in fold(printable(item.title), width))
+        yield from ((line, "") for line in mesh_lines(item, width))
+        yield from _note(f"{item.note}; {SIGNS}", width)
     else:
         yield from _text(item, width)
 

@@ -170,6 +170,7 @@ class CoreMap:
             "device": self.device.name,
             "device_sha256": self.device.sha256,
             "mesh": None if self.links is None else [MESH_COLUMNS, MESH_ROWS],
+            "cores_per_tile": None if self.links is None else self._per_tile,
             "limits": {name: int(getattr(limits, name)) for name in known},
             "totals": {"cores": len(self.cores), "chips": self.chips, **_amounts(self.used())},
             "populations": {
@@ -191,6 +192,10 @@ class CoreMap:
             "cores": [self._core(core) for core in self.cores],
         }
 
+    @property
+    def _per_tile(self) -> int:
+        return int(limit(self.device, "cores_per_tile"))
+
     def _core(self, core: Core) -> dict[str, Any]:
         place = self.position(core)
         return {
@@ -198,6 +203,7 @@ class CoreMap:
             "tile": core.tile,
             "chip": None if place is None else place[0],
             "position": None if place is None else list(place[1:]),
+            "place": None if place is None else core.index % self._per_tile,
             "used": _amounts(core.used),
             "slices": [
                 {

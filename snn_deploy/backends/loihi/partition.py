@@ -6,6 +6,8 @@ it is cut. Where edges lead back, the pieces of the round before stand in for th
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from snn_deploy.backends.loihi.axons import Axons, Box, pixels_of
 from snn_deploy.backends.loihi.cores import Amounts
 from snn_deploy.backends.loihi.cutter import Cutter, Outgoing, split
 from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
+from snn_deploy.errors import UsageError
 from snn_deploy.ir.arrays import Array
 
 _PASSES = 6  # over networks with feedback
@@ -104,3 +107,32 @@ def _pieces(cutter: Cutter, splits: Mapping[str, int]) -> Iterator[Piece]:
             sources={f.synapses.name: f.sources(box).astype(np.int32) for f in cutter.fans},
             apart=name in splits,
         )
+
+
+def named_splits(program: LoihiProgram, splits: Mapping[str, int]) -> dict[str, int]:
+    """Return population -> on how many cores at least, from names of layers or populations.
+
+    Raises UsageError for a name that the program has not, or more cores than neurons.
+    """
+    ends = {p.name: p.name for p in program.populations}
+    ends |= {s.projection: s.post for s in program.synapses if s.projection not in ends}
+    found: dict[str, int] = {}
+    for name, parts in splits.items():
+        if name not in ends:
+            near = difflib.get_close_matches(name, ends, n=1)
+            raise UsageError(
+                f"no layer is called {name!r}",
+                where=program.network.source.path or None,
+                used=f"layers: {', '.join(dict.fromkeys(s.projection for s in program.synapses))}",
+                hint=f"did you mean --split {near[0]}={parts}?" if near else "snn-deploy inspect",
+            )
+        neurons = math.prod(program.population(ends[name]).shape)
+        if not 1 <= parts <= neurons:
+            raise UsageError(
+                f"{name} cannot lie on {parts:,} cores",
+                where=program.network.where(name),
+                used=f"{parts:,} cores for {neurons:,} neurons",
+                hint=f"--split {name}=N with N from 1 to {neurons}",
+            )
+        found[ends[name]] = max(parts, found.get(ends[name], 1))
+    return found

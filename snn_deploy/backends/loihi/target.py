@@ -21,6 +21,7 @@ from snn_deploy.backends.loihi.cores import CoreMap
 from snn_deploy.backends.loihi.decode import decode
 from snn_deploy.backends.loihi.lowering import lower
 from snn_deploy.backends.loihi.mapping import place
+from snn_deploy.backends.loihi.partition import named_splits
 from snn_deploy.backends.loihi.program import LoihiProgram
 from snn_deploy.backends.loihi.usage import usage
 from snn_deploy.engine.loop import Inputs, Record
@@ -50,6 +51,7 @@ class LoihiTarget:
         "hops",
     )
     places: tuple[str, ...] = ("emulator", "lava", "netx")
+    maps_cores = True
 
     def arithmetic(self) -> Arithmetic | None:
         """Return Loihi's integers as Lava executes them."""
@@ -78,6 +80,7 @@ class LoihiTarget:
         assert qnet is not None
         assert options.device is not None
         payload = lower(qnet, options.device)
+        payload = replace(payload, splits=named_splits(payload, options.splits or {}))
         return Program(
             target=self.name, real=network, qnet=qnet, payload=payload, device=options.device
         )
@@ -145,7 +148,7 @@ class LoihiTarget:
 
     def usage(self, program: Program) -> Usage:
         """Return memory and axons per core."""
-        return usage(program.payload, self.mapping(program))
+        return once(program, "usage", lambda: usage(program.payload, self.mapping(program)))
 
     def oracle(self) -> Oracle | None:
         """Return Lava."""
@@ -175,5 +178,5 @@ class LoihiTarget:
         else:
             write_bytes(folder / f"{stem}.net", content)
             names.append(f"{stem}.net")
-        write_json(folder / "cores.json", self.mapping(program).as_dict())
+        write_json(folder / "cores.json", self.usage(program).cores)
         return [*names, "cores.json"]

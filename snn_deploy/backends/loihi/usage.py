@@ -74,6 +74,7 @@ def usage(program: LoihiProgram, mapping: CoreMap) -> Usage:
         items=tuple(item for core in mapping.cores for item in _items(core)),
         resources=tuple(resources),
         excludes=_excludes(mapping),
+        cores=mapping.as_dict(),
     )
 
 
