@@ -27,7 +27,7 @@ import numpy as np
 
 from snn_deploy.backends.loihi.program import LoihiSynapses
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.synapses import Conv2d, Csr, Shape
+from snn_deploy.ir.synapses import Conv2d, Shape
 
 Axons = Literal["discrete", "population"]
 Lists = Literal["indexed", "all", "shared"]
@@ -154,23 +154,25 @@ def fan_in(synapses: LoihiSynapses, grid: Grid) -> FanIn:
     return ListedFanIn(synapses, grid)
 
 
+def connections(synapses: LoihiSynapses) -> tuple[Array, Array, Array]:
+    """Return (indptr, indices, weights) by post neuron, as Csr has them; zeros are left out."""
+    from snn_deploy.engine.operators import matrix
+
+    entries = matrix(synapses.operator, synapses.in_shape)
+    kept = entries.data != 0
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return before[entries.indptr], entries.indices[kept], entries.data[kept]
+
+
 class ListedFanIn:
     """Synapses without a structure to share: each source has a list of its own."""
 
     def __init__(self, synapses: LoihiSynapses, grid: Grid) -> None:
-        from snn_deploy.engine.operators import matrix
-
         self.synapses = synapses
         self.format = _format(synapses)
         self._grid = grid
-        operator = synapses.operator
-        if isinstance(operator, Csr) and np.all(operator.data):
-            self._indptr, self._indices, pre = operator.indptr, operator.indices, operator.shape[1]
-        else:
-            entries = matrix(operator, synapses.in_shape)
-            entries.eliminate_zeros()
-            self._indptr, self._indices, pre = entries.indptr, entries.indices, entries.shape[1]
-        self._pre = pre
+        self._indptr, self._indices, _ = connections(synapses)
+        self._pre = math.prod(synapses.in_shape)
         self._delay = delay_bits(synapses)
 
     def _counts(self, box: Box) -> Array:
