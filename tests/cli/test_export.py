@@ -294,3 +294,42 @@ def test_an_interrupt_while_writing_leaves_nothing(here, monkeypatch):
     before = listing(here)
     assert run_cli("export", "mlp.pt", *ALL, "-o", "out").code == 130
     assert listing(here) == before
+
+
+def test_map_writes_where_every_neuron_lies(here):
+    ran = run_cli("export", "mlp.pt", *ALL, "-o", "out", "--map", "map.json", "-v")
+    assert ran.code == 0, ran.err
+    document = json.loads((here / "map.json").read_text())
+    assert document == json.loads((here / "out" / "loihi" / "cores.json").read_text())
+    assert (document["schema"], document["device"]) == (1, "loihi1")
+    assert document["totals"]["neurons"] == 11 and document["totals"]["cores"] == 1
+    assert "Cores of loihi1" in ran.out and "Core by core on loihi1" in ran.out
+    assert "wrote map.json" in ran.err
+    again = run_cli("export", "mlp.pt", "-t", "loihi", "-o", "other", "--map", "map.json")
+    assert again.code == 10 and "map.json exists already" in again.err
+
+
+def test_split_puts_a_layer_on_several_cores(here):
+    ran = run_cli("export", "mlp.pt", "-t", "loihi", "-o", "out", "--split", "fc1=3", "--json", "-")
+    assert ran.code == 0, ran.err
+    assert ran.json["targets"][0]["cores"]["cores"] == 3
+    document = json.loads((here / "out" / "loihi" / "cores.json").read_text())
+    assert len(document["populations"]["lif1"]["cores"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        (("-t", "loihi", "--split", "fc9=2"), "no layer is called 'fc9'", "did you mean --split"),
+        (("-t", "loihi", "--split", "fc1=99"), "fc1 cannot lie on 99 cores", "N from 1 to 8"),
+        (("-t", "loihi", "--split", "fc1"), "'fc1' is not LAYER=N with N from 1", ""),
+        (("-t", "loihi", "--split", "fc1=0"), "'fc1=0' is not LAYER=N with N from 1", ""),
+        (("-t", "cpu", "--split", "fc1=2"), "--split is for targets that map", "--target loihi"),
+        (("-t", "fpga", "--map", "m.json"), "--map is for targets that map", "leave --map out"),
+    ],
+)
+def test_what_cannot_be_split_or_mapped(here, options, message, hint):
+    ran = run_cli("export", "mlp.pt", "-o", "out", *options)
+    assert ran.code == 2
+    assert message in ran.err and hint in ran.err
+    assert not (here / "out").exists()

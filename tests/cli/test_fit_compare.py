@@ -219,3 +219,9 @@ def test_no_target_at_all(here):
     ran = run_cli("compare", "mlp.pt", "-i", "mlp.npz", "--targets", ",")
     assert ran.code == 2
     assert "--targets names no target" in ran.err
+
+
+def test_fit_shows_the_cores_of_devices_that_have_them(here):
+    ran = run_cli("fit", "mlp.pt", "-d", "loihi1", "-d", "ecp5-25f")
+    assert ran.code == 0, ran.err
+    assert "Cores of loihi1" in ran.out and "Cores of ecp5" not in ran.out

@@ -35,6 +35,7 @@ from snn_deploy.ir.synapses import Conv2d
 _IN_FULL = 4  # tiles that are cut in full
 _ASPECT = 2.5  # of a tile at most, unless it is as long as the grid
 Span = tuple[int, int]
+Tiling = tuple[list[Span], list[Span]]  # rows, columns
 
 
 class Outgoing:
@@ -147,15 +148,13 @@ class Cutter:
         ranked = []
         for axons in kinds:
             self.axons = axons
-            for tile in _tiles(self.grid.shape, self._limits.neurons):
-                ranked.append((self._sampled(tile), axons, tile))
+            for tiling in _tilings(self.grid.shape, self._limits.neurons):
+                ranked.append((self._sampled(tiling), axons, tiling))
         ranked.sort(key=lambda entry: (entry[0].cores, entry[0].packets))
         best: tuple[_Score, Axons, list[Box]] | None = None
-        for _, axons, tile in ranked[:_IN_FULL]:
+        for _, axons, (rows, columns) in ranked[:_IN_FULL]:
             self.axons = axons
-            boxes = [
-                box for rows, columns in self._spans(tile) for box in self._fill(rows, columns)
-            ]
+            boxes = [box for r in rows for c in columns for box in self._fill(r, c)]
             score = self._score((box, 1.0) for box in boxes)
             if best is None or (score.cores, score.packets) < (best[0].cores, best[0].packets):
                 best = score, axons, boxes
@@ -163,22 +162,17 @@ class Cutter:
         self.axons = best[1]
         return best[2]
 
-    def _spans(self, tile: tuple[int, int]) -> list[tuple[Span, Span]]:
-        _, height, width = self.grid.shape
-        rows, columns = _even(height, tile[0]), _even(width, tile[1])
-        return [(r, c) for r in rows for c in columns]
-
-    def _sampled(self, tile: tuple[int, int]) -> _Score:
-        """Return the score of all tiles as the first box of two of them tells it.
-
-        They are the first tile, and of the largest one that is nearest to the middle.
-        """
-        _, height, width = self.grid.shape
-        rows, columns = _even(height, tile[0]), _even(width, tile[1])
-        chosen = dict.fromkeys(((rows[0], columns[0]), (_largest(rows), _largest(columns))))
-        boxes = [next(self._fill(*spans, exact=False)) for spans in chosen]
-        each = math.prod(self.grid.shape) / len(boxes)
-        return self._score((box, each / box.size) for box in boxes)
+    def _sampled(self, tiling: Tiling) -> _Score:
+        """Return the score as the first boxes of tiles tell it, the middle one of each size."""
+        rows, columns = tiling
+        boxes = []
+        for down in _by_length(rows):
+            for across in _by_length(columns):
+                box = next(self._fill(down[len(down) // 2], across[len(across) // 2], exact=False))
+                (y, end), (x, last) = down[0], across[0]
+                size = self.grid.shape[0] * (end - y) * (last - x) * len(down) * len(across)
+                boxes.append((box, size / box.size))
+        return self._score(boxes)
 
     def _score(self, boxes: Iterable[tuple[Box, float]]) -> _Score:
         """Return the score of boxes that stand for so many each."""
@@ -187,8 +181,8 @@ class Cutter:
         for box, times in boxes:
             loads = self.loads(box)
             used = self.amounts(box, loads).share(self._limits)
-            # What fills no more than half a core can share it.
-            cores += times * (used if used <= 0.5 else max(1.0, used))
+            # Boxes that fill less than half a core, a third, ... share it with others.
+            cores += times * (used if used > 1 else 1 / math.floor(1 / used + 1e-9))
             for fan in self.fans:
                 load = loads[fan.synapses.name]
                 packets += times * load.sources
@@ -251,15 +245,20 @@ class Cutter:
 def _even(size: int, length: int) -> list[Span]:
     """Return as few spans as are not longer than ``length``, as equal as can be."""
     parts = math.ceil(size / length)
-    edges = [size * i // parts for i in range(parts + 1)]
-    return list(pairwise(edges))
+    return list(pairwise(size * i // parts for i in range(parts + 1)))
 
 
-def _largest(spans: list[Span]) -> Span:
-    """Return the longest span; of several the one nearest to the middle."""
-    middle = (len(spans) - 1) / 2
-    best = max(range(len(spans)), key=lambda i: (spans[i][1] - spans[i][0], -abs(i - middle), -i))
-    return spans[best]
+def _full(size: int, length: int) -> list[Span]:
+    """Return spans of ``length``, and what remains."""
+    return list(pairwise([*range(0, size, length), size]))
+
+
+def _by_length(spans: list[Span]) -> list[list[Span]]:
+    """Return spans of equal length together."""
+    found: dict[int, list[Span]] = {}
+    for first, last in spans:
+        found.setdefault(last - first, []).append((first, last))
+    return list(found.values())
 
 
 def _halves(rows: Span, columns: Span) -> list[tuple[Span, Span]]:
@@ -270,21 +269,31 @@ def _halves(rows: Span, columns: Span) -> list[tuple[Span, Span]]:
     return [(rows, (columns[0], middle)), (rows, (middle, columns[1]))]
 
 
-def _tiles(shape: tuple[int, int, int], most: float) -> list[tuple[int, int]]:
-    """Return tile sizes (rows, columns) worth trying, largest first; of a square grid upright."""
+def _tilings(shape: tuple[int, int, int], most: float) -> list[Tiling]:
+    """Return tilings worth trying, the largest tiles first; of a square grid upright tiles alone.
+
+    Tiles are as equal as can be, or powers of two with what remains: that remainder shares cores.
+    """
     _, height, width = shape
 
-    def sizes(size: int) -> list[int]:
+    def shared(size: int) -> list[int]:
         return sorted({math.ceil(size / parts) for parts in range(1, size + 1)}, reverse=True)
 
-    return [
-        (h, w)
-        for h in sizes(height)
-        for w in sizes(width)
-        if h * w <= most
-        and (h >= w or height != width)
-        and (max(h, w) <= _ASPECT * min(h, w) or h == height or w == width)
-    ]
+    def powers(size: int) -> list[int]:
+        return [1 << i for i in reversed(range(size.bit_length()))]
+
+    found = []
+    for sizes, spans in ((shared, _even), (powers, _full)):
+        found += [
+            (spans(height, h), spans(width, w))
+            for h in sizes(height)
+            for w in sizes(width)
+            if h * w <= most
+            and (h >= w or height != width)
+            and (max(h, w) <= _ASPECT * min(h, w) or h == height or w == width)
+        ]
+    # Where a power of two divides the grid, both ways are the same.
+    return [tiling for i, tiling in enumerate(found) if tiling not in found[:i]]
 
 
 def _grid(
