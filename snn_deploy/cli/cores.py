@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from snn_deploy.cli import values
 from snn_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,24 +15,12 @@ if TYPE_CHECKING:
     from snn_deploy.backends.base import Target
 
 
-def _splits(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> dict[str, int] | None:
-    found: dict[str, int] = {}
-    for text in values:
-        name, _sign, number = text.rpartition("=")
-        if not name.strip() or not number.strip().isdecimal() or int(number) < 1:
-            raise click.BadParameter(f"{text!r} is not LAYER=N with N from 1, as in fc2=2")
-        found[name.strip()] = int(number)
-    return found or None
-
-
 split_option = click.option(
     "--split",
     "splits",
     multiple=True,
     metavar="LAYER=N",
-    callback=_splits,
+    callback=values.splits,
     help="Put a layer on at least N cores (loihi); else as few as hold it.",
 )
 map_option = click.option(

@@ -49,6 +49,17 @@ def settings(
     return found or None
 
 
+def splits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int] | None:
+    """Return layer -> cores at least of ``LAYER=N`` values."""
+    found: dict[str, int] = {}
+    for text in values:
+        name, _sign, number = text.rpartition("=")
+        if not name.strip() or not number.strip().isdecimal() or int(number) < 1:
+            raise click.BadParameter(f"{text!r} is not LAYER=N with N from 1, as in fc2=2")
+        found[name.strip()] = int(number)
+    return found or None
+
+
 def feedback(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:

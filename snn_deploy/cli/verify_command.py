@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from snn_deploy.cli.calibration import check_calibration
-from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
 from snn_deploy.cli.cores import check_cores
+from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
 from snn_deploy.cli.options import (
     check_settings,
     folded_network,

@@ -8,8 +8,8 @@ import numpy as np
 
 from snn_deploy import units
 from snn_deploy.report.analyse import Outcome
-from snn_deploy.report.early import early_data, early_sections, steps_data
 from snn_deploy.report.cores import cores_sections
+from snn_deploy.report.early import early_data, early_sections, steps_data
 from snn_deploy.report.layers import energy_table, layer_records, layer_tables, sources_section
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
