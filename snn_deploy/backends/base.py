@@ -31,13 +31,15 @@ class Options:
     target's default. settings: target-specific choices by name (fpga: banks, fifo_depth). analogue:
     how values of a directly coded input enter integers (see passes.quantize). observed: how far
     each population's states go, from calibration. splits: layer or population -> on how many
-    cores it lies at least, for targets with cores.
+    cores it lies at least, and margin: share of each of a core's limits to keep free, for targets
+    with cores.
     """
 
     bits: int | None = None
     device: Device | None = None
     settings: dict[str, int] | None = None
     splits: Mapping[str, int] | None = None
+    margin: float = 0.0
     analogue: AnalogueMode = "bias"
     observed: dict[str, Reached] | None = None
 

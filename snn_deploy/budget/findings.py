@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from snn_deploy.device import Device, Lever, Number, Resource, Usage
+from snn_deploy.device.usage import within
 from snn_deploy.errors import DeviceError, FitError, UsageError
 from snn_deploy.units import percent
 
@@ -138,8 +139,7 @@ def _finding(resource: Resource, device: Device, margin: float) -> Finding:
             used=f"the limit is in {found.unit}",
             hint=f'write the limit as one number with unit = "{resource.unit}"',
         )
-    # A tolerance of 1e-9 keeps 10 % of 1,000 at 900 although 0.9 is not exact in binary.
-    allowed = math.floor(found.value * (1 - margin) + 1e-9)
+    allowed = within(found.value, margin)
     excess = max(0, resource.used - allowed)
     return _known(
         resource,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from snn_deploy.device import Device, Lever, MemoryItem, Resource, Usage
-from snn_deploy.device.usage import MemoryKind
+from snn_deploy.device.usage import MemoryKind, within
 from snn_deploy.errors import UsageError
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import MEMBRANE_READOUTS, Projection
@@ -328,7 +328,7 @@ def _inner_shapes(qnet: QNetwork, projection: Projection) -> list[tuple[int, ...
 def _place(blocks: list[_Block], device: Device, margin: float) -> dict[str, list[_Block]]:
     """Return the blocks of each RAM region, by limit key, every region of the device included."""
     sizes = {
-        key: int(value.value * (1 - margin) + 1e-9)
+        key: within(value.value, margin)
         for key, value in device.limits.items()
         if key.startswith("ram") and key.endswith("_bytes") and not isinstance(value.value, tuple)
     }

@@ -69,7 +69,8 @@ def usage_on(
     # Of two targets of one family, the one that brought the device knows it best.
     able.sort(key=lambda backend: device_named(backend.default_device).name != device.name)
     if able:
-        return able[0].usage(prepare(network, able[0], Options(bits=bits, device=device)))
+        options = Options(bits=bits, device=device, margin=margin)
+        return able[0].usage(prepare(network, able[0], options))
     raise UnsupportedError(
         f"no target lowers for the family {device.family!r}",
         where=device.name,

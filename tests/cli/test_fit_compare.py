@@ -225,3 +225,10 @@ def test_fit_shows_the_cores_of_devices_that_have_them(here):
     ran = run_cli("fit", "mlp.pt", "-d", "loihi1", "-d", "ecp5-25f")
     assert ran.code == 0, ran.err
     assert "Cores of loihi1" in ran.out and "Cores of ecp5" not in ran.out
+
+
+def test_a_margin_divides_layers_instead_of_failing(here):
+    tickets.save(here / "wide.pt", tickets.mlp_content((12, 1024, 3)))
+    ran = run_cli("fit", "wide.pt", "-d", "loihi1", "--margin", "10%")
+    assert ran.code == 0, ran.err + ran.out
+    assert "2 on 1 chip" in ran.out

@@ -475,3 +475,18 @@ def test_rates_decide_who_is_near_to_whom():
         mapping = place(small, made.device, rates)
         links.append(int(busy["n1"] @ mapping.links["w2"]))
     assert links[1] < links[0]
+
+
+def test_a_device_without_any_limit_takes_all_on_one_core(tmp_path):
+    path = tmp_path / "bare.toml"
+    path.write_text('schema = 1\nname = "bare"\ntitle = "bare"\nfamily = "loihi"\n')
+    mapping = mapped(skip_net(np.random.default_rng(21)), load(str(path)))
+    assert len(mapping.cores) == 1 and mapping.chips == 1 and mapping.links is None
+
+
+def test_with_a_margin_layers_divide_so_that_it_stays_free():
+    net = mlp(np.random.default_rng(22), 4, 1024, density=1.0)
+    for margin, cores, most in ((0.0, 1, 1024), (0.1, 2, 921)):
+        mapping = mapped(net, margin=margin)
+        assert len(mapping.cores) == cores
+        assert max(core.used.neurons for core in mapping.cores) == most

@@ -12,6 +12,7 @@ import numpy as np
 from snn_deploy.backends.loihi.axons import Axons, Box, Grid, Load
 from snn_deploy.backends.loihi.program import LoihiPopulation
 from snn_deploy.device.model import Device
+from snn_deploy.device.usage import within
 from snn_deploy.ir.arrays import Array
 
 SCHEMA = 1
@@ -47,8 +48,8 @@ class Amounts:
         return max(used / allowed if allowed else math.inf for used, allowed in pairs if used)
 
 
-def core_limits(device: Device) -> Amounts:
-    """Return what a core holds.
+def core_limits(device: Device, margin: float = 0.0) -> Amounts:
+    """Return what a core holds, less the margin: a share of each limit, 0 <= margin < 1.
 
     Of a device without limits of a core, an even share of what its file states for the chip: a
     choice that keeps cores alike, not a limit.
@@ -60,17 +61,20 @@ def core_limits(device: Device) -> Amounts:
     synapses = math.inf
     if "synapse_bits_per_core" not in device.limits:
         synapses = _even(limit(device, "synapses_per_chip"), cores)
-    return Amounts(
-        # A list names compartments by index, so there are no more than indices.
-        neurons=min(neurons, 2 ** limit(device, "index_bits")),
-        synapses=synapses,
-        synapse_bits=limit(device, "synapse_bits_per_core"),
-        in_axons=limit(device, "in_axons_per_core"),
-        out_axons=limit(device, "out_axons_per_core"),
-        compartment_configs=limit(device, "compartment_configs_per_core"),
-        threshold_configs=limit(device, "threshold_configs_per_core"),
-        synapse_formats=limit(device, "synapse_formats_per_core"),
-    )
+    limits = {
+        "neurons": neurons,
+        "synapses": synapses,
+        "synapse_bits": limit(device, "synapse_bits_per_core"),
+        "in_axons": limit(device, "in_axons_per_core"),
+        "out_axons": limit(device, "out_axons_per_core"),
+        "compartment_configs": limit(device, "compartment_configs_per_core"),
+        "threshold_configs": limit(device, "threshold_configs_per_core"),
+        "synapse_formats": limit(device, "synapse_formats_per_core"),
+    }
+    allowed = {k: v if math.isinf(v) else within(v, margin) for k, v in limits.items()}
+    # A list names compartments by index, so there are no more than indices.
+    allowed["neurons"] = min(allowed["neurons"], 2 ** limit(device, "index_bits"))
+    return Amounts(**allowed)
 
 
 def _even(total: float, parts: float) -> float:

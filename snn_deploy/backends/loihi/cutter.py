@@ -180,7 +180,7 @@ class Cutter:
         entries = dict.fromkeys(self._senders, 0.0)
         for box, times in boxes:
             loads = self.loads(box)
-            used = self.amounts(box, loads).share(self._limits)
+            used = max(1e-6, self.amounts(box, loads).share(self._limits))
             # Boxes that fill less than half a core, a third, ... share it with others.
             cores += times * (used if used > 1 else 1 / math.floor(1 / used + 1e-9))
             for fan in self.fans:

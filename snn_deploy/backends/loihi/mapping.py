@@ -30,7 +30,7 @@ def place(
     rates: spikes of every neuron (n,) by population, in any unit; without them all neurons are
     taken to spike alike.
     """
-    limits = core_limits(device)
+    limits = core_limits(device, program.margin)
     parts = partition(program, limits)
     traffic, host = _traffic(program, parts.pieces, rates)
     filled = pack(parts, limits, traffic + traffic.T)

@@ -89,13 +89,15 @@ class LoihiProgram:
     """What goes to the chip or its simulator.
 
     network: of integers, as the engine runs it: names, shapes, readout and coding. splits:
-    population -> on how many cores it lies at least.
+    population -> on how many cores it lies at least. margin: share of each of a core's limits to
+    keep free.
     """
 
     populations: tuple[LoihiPopulation, ...]
     synapses: tuple[LoihiSynapses, ...]
     network: Network
     splits: Mapping[str, int] = field(default_factory=dict)
+    margin: float = 0.0
     _populations: Mapping[str, LoihiPopulation] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -81,7 +81,8 @@ class LoihiTarget:
         assert qnet is not None
         assert options.device is not None
         payload = lower(qnet, options.device)
-        payload = replace(payload, splits=named_splits(payload, options.splits or {}))
+        splits = named_splits(payload, options.splits or {})
+        payload = replace(payload, splits=splits, margin=options.margin)
         return Program(
             target=self.name, real=network, qnet=qnet, payload=payload, device=options.device
         )
