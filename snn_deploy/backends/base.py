@@ -149,8 +149,8 @@ class Target(Protocol):
     ``extra_steps(program)`` returns, by population, the steps that it has run beyond the output's
     when the output finishes one (0 where not named): with it, ``counted`` ends what is counted at
     each sample's early stop. A target that has neither this nor a count of its own runs all steps.
-    A target whose usage says on which cores a program lies has ``maps_cores = True``, and honours
-    ``Options.splits``.
+    A target whose usage says on which cores a program lies has ``maps_cores = True``, honours
+    ``Options.splits``, and ``core_work(program, trace)`` returns event -> count by core.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +44,7 @@ class Outcome:
     place: what ran it, our model of the target or a simulator with its version. trace:
     population -> (samples, steps, *shape) where asked for. overflows: as in Trace. steps_run:
     (samples,), up to each sample's early stop. uncut: None where the target ran all steps.
+    core_work: event -> total by core, of a target with cores.
     """
 
     target: Target
@@ -62,6 +63,7 @@ class Outcome:
     place: str
     steps_run: Array
     uncut: Uncut | None = None
+    core_work: Mapping[int, Mapping[str, int]] | None = None
     overflows: dict[str, int] = field(default_factory=dict)
     trace: dict[str, Array] = field(default_factory=dict)
 
@@ -158,6 +160,7 @@ def run(
     predicted = np.concatenate(predictions)
     latency, budget = _priced(target, program, whole)
     usage = target.usage(program)
+    by_core = getattr(target, "core_work", None)
     return Outcome(
         target=target,
         program=program,
@@ -175,6 +178,7 @@ def run(
         place=_place(target, program, simulator),
         steps_run=np.full(whole.samples, whole.steps) if whole.stop is None else whole.stop.steps,
         uncut=_uncut(target, program, whole),
+        core_work=None if by_core is None else by_core(program, whole),
         overflows=dict(whole.overflows),
         trace={name: np.concatenate(arrays) for name, arrays in kept.items()},
     )

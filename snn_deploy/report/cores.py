@@ -21,6 +21,17 @@ _WORDS = {
     "synapse_formats": "synapse formats",
 }
 
+_WORK = {
+    "neuron_updates": "updates",
+    "spikes": "spikes",
+    "synops_dense": "dense",
+    "synops_event": "event",
+    "synops_quantized": "quantized",
+    "synops_helper": "helper",
+    "packets": "packets",
+    "hops": "hops",
+}
+
 
 def cores_sections(cores: Mapping[str, Any], device: str) -> list[Section]:
     """Return how full the cores are, and, as a detail, every core."""
@@ -40,6 +51,23 @@ def cores_sections(cores: Mapping[str, Any], device: str) -> list[Section]:
     mesh = _mesh(cores, shares)
     items = (mesh,) if short else (mesh, _table(found, cores, shares, short=True))
     return [*sections, Section(title=f"Core by core on {device}", items=items, detail=True)]
+
+
+def work_section(work: Mapping[int, Mapping[str, int]], samples: int) -> Section:
+    """Return, as a detail, what every core does per sample."""
+    names = [name for name in _WORK if any(name in core for core in work.values())]
+    table = Table(
+        title="",
+        columns=("core", *(_WORK[name] for name in names)),
+        rows=tuple(
+            (str(core), *(units.count(done.get(name, 0) / samples) for name in names))
+            for core, done in sorted(work.items())
+        ),
+        align="r" * (1 + len(names)),
+        note="operations where their synapses are, packets and hops where they are sent; what "
+        "the host sends is not among them",
+    )
+    return Section(title="Work per sample, core by core", items=(table,), detail=True)
 
 
 def _fullest(used: Mapping[str, int], limits: Mapping[str, int]) -> tuple[float, str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from snn_deploy import units
 from snn_deploy.report.analyse import Outcome
-from snn_deploy.report.cores import cores_sections
+from snn_deploy.report.cores import cores_sections, work_section
 from snn_deploy.report.early import early_data, early_sections, steps_data
 from snn_deploy.report.layers import energy_table, layer_records, layer_tables, sources_section
 from snn_deploy.report.model import Report, Section, Table, Text
@@ -129,6 +129,9 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         "confusion": None if outcome.confusion is None else outcome.confusion.tolist(),
         "events": [{"where": w, "event": e, "total": n} for (w, e), n in outcome.events.items()],
         "layers": layer_records(outcome),
+        "cores": None
+        if outcome.core_work is None
+        else [{"core": core, **done} for core, done in sorted(outcome.core_work.items())],
         "latency": {
             "steps": latency.steps,
             "hop_steps": latency.hop_steps,
@@ -161,6 +164,8 @@ def run_report(outcome: Outcome) -> Report:
     ]
     if outcome.usage.cores is not None:
         sections += cores_sections(outcome.usage.cores, outcome.program.device.name)
+    if outcome.core_work is not None:
+        sections.append(work_section(outcome.core_work, outcome.samples))
     quantization = quantization_section(outcome.program, detail=True)
     if quantization is not None:
         sections.append(quantization)

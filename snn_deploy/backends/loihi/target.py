@@ -136,6 +136,12 @@ class LoihiTarget:
             counts["network on chip", "hops"] = crossed
         return events + Events(counts)
 
+    def core_work(self, program: Program, trace: Trace) -> dict[int, dict[str, int]]:
+        """Return the events of a trace by core."""
+        from snn_deploy.backends.loihi.work import core_work
+
+        return core_work(program, trace, self.mapping(program))
+
     def latency(self, program: Program, trace: Trace) -> Latency:
         """Return steps; seconds per step have no public source."""
         loihi: LoihiProgram = program.payload

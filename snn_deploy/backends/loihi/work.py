@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from snn_deploy.backends.base import Program
+from snn_deploy.backends.loihi.cores import CoreMap
 from snn_deploy.backends.loihi.program import LoihiProgram, LoihiSynapses
 from snn_deploy.engine.operators import matrix
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.synapses import Conv2d, Csr
 from snn_deploy.ir.trace import Trace
 
-Part = tuple[int, str, Array]  # core, population, its neurons there
 
-
-def core_work(program: Program, trace: Trace, parts: Iterable[Part]) -> dict[int, dict[str, int]]:
+def core_work(program: Program, trace: Trace, cores: CoreMap) -> dict[int, dict[str, int]]:
     """Return, by core, the events of the neurons that lie on it (see ir/events.py for names).
 
-    Operations count where the synapses are: on the core of the neuron that they end in. Those of
-    helpers (synops_helper) stand apart. Totals over all cores are those of the layers; effective
-    operations are left out, because rounding belongs to what a core stores (synops_quantized).
+    Operations count where their synapses are: on the core of the neuron that they end in; packets
+    and hops where they are sent. What the host sends is nobody's. Effective operations are left
+    out: a core stores weights after rounding (synops_quantized).
     """
     loihi: LoihiProgram = program.payload
     projections = {p.name: p for p in program.real.projections}
     done: dict[str, dict[str, Array]] = {p.name: {} for p in loihi.populations}
     for synapses in loihi.synapses:
         spikes, work = trace.carried(projections[synapses.projection])
-        target = done[synapses.post]
-        for event, each in _operations(synapses, spikes, work).items():
-            target[event] = target.get(event, 0) + each
+        _add(done[synapses.post], _operations(synapses, spikes, work))
+        if synapses.pre in done:
+            sent = trace.counts[synapses.pre]
+            _add(done[synapses.pre], {"packets": sent * cores.targets[synapses.name]})
+            if cores.links is not None:
+                _add(done[synapses.pre], {"hops": sent * cores.links[synapses.name]})
     for population in loihi.populations:
         name = population.name
-        size = int(np.prod(population.shape))
+        size = program.real.population(name).size
         spiking = program.real.step_of(name).threshold is not None
-        done[name]["neuron_updates"] = np.full(size, trace.work(name), np.int64)
-        done[name]["spikes"] = trace.counts[name] if spiking else np.zeros(size, np.int64)
-    cores: dict[int, dict[str, int]] = {}
-    for core, population_name, neurons in parts:
-        found = cores.setdefault(core, {})
-        for event, each in done[population_name].items():
-            found[event] = found.get(event, 0) + int(each[neurons].sum())
-    return cores
+        updates = np.full(size, trace.work(name), np.int64)
+        spikes = trace.counts[name] if spiking else np.zeros(size, np.int64)
+        _add(done[name], {"neuron_updates": updates, "spikes": spikes})
+    found: dict[int, dict[str, int]] = {}
+    for core in cores.cores:
+        totals = found.setdefault(core.index, {})
+        for part in core.slices:
+            for event, each in done[part.population].items():
+                totals[event] = totals.get(event, 0) + int(each[part.neurons].sum())
+    return found
+
+
+def _add(totals: dict[str, Array], more: dict[str, Array]) -> None:
+    for event, each in more.items():
+        totals[event] = totals[event] + each if event in totals else each
 
 
 def _operations(synapses: LoihiSynapses, spikes: Array, work: int) -> dict[str, Array]:
