@@ -117,7 +117,9 @@ def program_of(network: Network, seed: int) -> Program:
     wild = {n: _wild(rng, q, qnet.network.population(n).size) for n, q in qnet.populations.items()}
     program = target.lower(program.real, replace(qnet, populations=wild), options)
     synapses = tuple(
-        replace(s, exponent=int(rng.choice((0, 2, 7)))) for s in program.payload.synapses
+        # Sums of large values on graded spikes leave no room for exponents.
+        replace(s, exponent=0 if s.payload_bits else int(rng.choice((0, 2, 7))))
+        for s in program.payload.synapses
     )
     return replace(program, payload=replace(program.payload, synapses=synapses))
 

@@ -72,12 +72,12 @@ def check_job(job: LavaJob) -> None:
         _check_input(source, job)
     for population in job.populations:
         _check_population(population, job)
-    worst = {p.name: 0 for p in job.populations}
+    drives = {p.name: np.zeros((2, math.prod(p.shape)), np.int64) for p in job.populations}
     for projection in job.projections:
-        worst[projection.post] = worst.get(projection.post, 0) + _check_projection(
-            projection, nodes, job.gap
-        )
-    for name, amount in worst.items():
+        drive = _check_projection(projection, nodes, job.gap)
+        drives[projection.post] += drive
+    for name, drive in drives.items():
+        amount = int(drive.max())
         if amount > MAX_INPUT:
             raise UnsupportedError(
                 "the summed input of one step can overflow Lava's 32-bit intermediates",
@@ -86,7 +86,7 @@ def check_job(job: LavaJob) -> None:
                 hint="lower the weights or the weight exponent, or prune the layer's fan-in",
             )
     for name in job.recorded:
-        if name not in worst:
+        if name not in drives:
             raise InputError("a population that is to be recorded does not exist", where=name)
 
 
@@ -151,8 +151,8 @@ def _check_projection(
     projection: DenseJob | SparseJob | ConvJob,
     nodes: dict[str, JobInput | JobPopulation],
     gap: int,
-) -> int:
-    """Return the largest summed input of one sign; spikes may come ``gap`` steps late."""
+) -> NDArray[np.int64]:
+    """Return the largest input of either sign (2, n post); spikes may come ``gap`` steps late."""
     where = f"{projection.pre} -> {projection.post}"
     pre, post = nodes.get(projection.pre), nodes.get(projection.post)
     if pre is None or not isinstance(post, JobPopulation):
@@ -176,18 +176,22 @@ def _check_projection(
             f"expected {_span(np.array([post.depth, post.depth + gap]))}",
             hint="pad the shorter path with a delay or a relay population",
         )
-    payload = int(np.max(np.abs(pre.spikes), initial=1)) if isinstance(pre, JobInput) else 1
     try:
         if isinstance(projection, ConvJob):
-            return payload * _check_conv(projection, pre, post)
-        return payload * _check_matrix(projection, pre, post)
+            drive = _check_conv(projection, pre, post)
+        else:
+            drive = _check_matrix(projection, pre, post)
     except SnnDeployError as error:
         raise error.located(where) from None
+    if not isinstance(pre, JobInput) or not pre.graded:
+        return drive
+    low, high = int(pre.spikes.min(initial=0)), int(pre.spikes.max(initial=0))
+    return drive * high - drive[::-1] * low
 
 
 def _check_matrix(
     projection: DenseJob | SparseJob, pre: JobInput | JobPopulation, post: JobPopulation
-) -> int:
+) -> NDArray[np.int64]:
     weight = projection.weight
     expected = (math.prod(post.shape), math.prod(pre.shape))
     if weight.shape != expected:
@@ -203,16 +207,19 @@ def _check_matrix(
         _check_range(values, CONV_WEIGHT_RANGE, "convolution weight", None)
     else:
         _check_grid(values)
-    return _worst_drive(values, first) << max(projection.weight_exp, 0)
+    return _drive(values, first) << max(projection.weight_exp, 0)
 
 
-def _worst_drive(values: IntArray, first: IntArray) -> int:
-    """Return the largest |sum| that one sign's weights of a row make; rows start at ``first``."""
+def _drive(values: IntArray, first: IntArray) -> NDArray[np.int64]:
+    """Return the sums of positive weights and of negative ones, (2, rows) of magnitudes.
+
+    Rows start at ``first`` in ``values``.
+    """
     # One more entry, a zero, lets the last row be empty.
     flat = np.append(values.reshape(-1).astype(np.int64), 0)
     filled = np.diff(first, append=values.size) > 0
     sums = [np.add.reduceat(np.maximum(part, 0), first) for part in (flat, -flat)]
-    return int(np.where(filled, sums, 0).max())
+    return np.where(filled, sums, 0)
 
 
 def _check_grid(values: IntArray) -> None:
@@ -227,7 +234,9 @@ def _check_grid(values: IntArray) -> None:
         )
 
 
-def _check_conv(projection: ConvJob, pre: JobInput | JobPopulation, post: JobPopulation) -> int:
+def _check_conv(
+    projection: ConvJob, pre: JobInput | JobPopulation, post: JobPopulation
+) -> NDArray[np.int64]:
     weight, groups = projection.weight, projection.groups
     if weight.ndim != 4 or len(pre.shape) != 3 or len(post.shape) != 3:
         raise InputError(
@@ -260,14 +269,15 @@ def _check_conv(projection: ConvJob, pre: JobInput | JobPopulation, post: JobPop
     _check_range(weight, CONV_WEIGHT_RANGE, "convolution weight", None)
     exponent = projection.weight_exp
     _check_range(np.asarray(exponent), (0, WEIGHT_EXP_RANGE[1]), "weight exponent", None)
-    worst = _worst_drive(weight, np.arange(weight.shape[0]) * weight[0].size) << exponent
+    drive = _drive(weight, np.arange(weight.shape[0]) * weight[0].size) << exponent
+    worst = int(drive.max())
     if worst > MAX_CONV_SUM:
         raise UnsupportedError(
             "the sum of a convolution can leave the 24 bits that Lava keeps of it",
             used=f"up to {worst} of {MAX_CONV_SUM}",
             hint="prune the layer, or lower its weights",
         )
-    return worst
+    return np.repeat(drive, math.prod(post.shape[1:]), axis=1)
 
 
 def _check_range(
