@@ -11,6 +11,8 @@ from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.passes.bias_neuron import with_bias_neurons
 from snn_deploy.passes.quantize import quantize
 
+EXPONENTS = "exponents"  # a setting of targets whose arithmetic has them
+
 
 def prepare(
     network: Network,
@@ -36,6 +38,7 @@ def prepare(
         integers,
         bits=options.bits,
         analogue=options.analogue,
+        exponents=bool((options.settings or {}).get(EXPONENTS)),
         observed=options.observed,
     )
     return target.lower(network, qnet, options)

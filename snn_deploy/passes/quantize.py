@@ -58,15 +58,18 @@ def quantize(
     *,
     bits: int | None = None,
     analogue: AnalogueMode = "bias",
+    exponents: bool = False,
     observed: Mapping[str, Reached] | None = None,
 ) -> QNetwork:
     """Return ``network`` (folded) in ``arithmetic``.
 
     bits: weight bits, from ``fewest_bits`` to the arithmetic's own width. analogue: how values of
     a directly coded input enter: currents that the host adds up ("bias"), or whole numbers that
-    spikes carry ("graded"). observed: how far each population's states go on samples (see
-    calibrate.observe); times MARGIN it takes the place of the estimate from the weights. Raises
-    InputError for other bits; UnsupportedError, located, for what the arithmetic has no form of.
+    spikes carry ("graded"). exponents: let every layer have a weight exponent, for finer thresholds
+    and biases, and not only where layers of unlike size meet. observed: how far each population's
+    states go on samples (see calibrate.observe); times MARGIN it takes the place of the estimate
+    from the weights. Raises InputError for other bits; UnsupportedError, located, for what the
+    arithmetic has no form of.
     """
     bits = arithmetic.weight_bits if bits is None else bits
     fewest = fewest_bits(arithmetic)
@@ -89,7 +92,9 @@ def quantize(
         injected = () if levels else analogue_into(network, population.name)
         # A helper that a pass added was not observed, and is estimated.
         reached = None if observed is None else observed.get(population.name)
-        q, scale, injection = _population(network, population, arithmetic, bits, injected, reached)
+        q, scale, injection = _population(
+            network, population, arithmetic, bits, injected, reached, finer=exponents
+        )
         spiking = [p for p in network.into(population.name) if p not in injected]
         integer, tensors = _weights(network, spiking, scale, arithmetic, bits)
         populations[population.name] = q
@@ -126,6 +131,8 @@ def _population(
     bits: int,
     injected: tuple[Projection, ...],
     reached: Reached | None,
+    *,
+    finer: bool,
 ) -> tuple[QPopulation, Scale, Injection | None]:
     """Return the integers of a population; ``injected``: the fan-in that the host adds up."""
     where = network.where(population.name)
@@ -164,7 +171,7 @@ def _population(
         else:
             room = Room(reach=MARGIN * reached.state, measured=True)
             largest = largest + (MARGIN * reached.current if injected else 0.0)
-        chosen = choose_scale(spiking, arithmetic, bits, real_threshold, largest, room)
+        chosen = choose_scale(spiking, arithmetic, bits, real_threshold, largest, room, finer=finer)
     shift, scale = chosen.shift, chosen.units
     state_scale = scale * (1 << shift)
     bias_scale = state_scale / (1 << arithmetic.bias_shift)

@@ -92,11 +92,14 @@ def choose_scale(
     threshold: Array | None,
     offset: Array,
     room: Room,
+    *,
+    finer: bool = False,
 ) -> Scale:
     """Return the scale that is as fine as weights, threshold, bias and the state's room allow.
 
-    Where several projections meet, the one with the smallest weights sets it, and the others are
-    stored with exponents, if the arithmetic has them.
+    Where several projections meet, it grows by powers of two towards that of the smallest
+    weights, and the others are stored with exponents, if the arithmetic has them. finer: it grows
+    as far as the registers allow, for threshold and bias alone.
     """
     tensors = [real_weights(projection) for projection in fan_in]
     grids = [
@@ -138,8 +141,12 @@ def choose_scale(
     if not fan_in and finest < math.inf:
         scale = finest
     elif scale <= finest and unit is None and learned:
-        finer = max(s for s in each if s < math.inf)
-        scale = min(finer, finest, scale * (1 << arithmetic.max_exponent))
+        widest = max((s for s in each if s < math.inf), default=scale)
+        wanted = math.inf if finer else widest
+        for _ in range(arithmetic.max_exponent):
+            if scale >= wanted or 2 * scale > finest:
+                break
+            scale *= 2
     elif scale > finest and unit is not None and finest * unit >= step:
         scale = math.floor(finest * unit / step) * step / unit
     elif scale > finest:

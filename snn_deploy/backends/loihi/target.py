@@ -25,6 +25,7 @@ from snn_deploy.backends.loihi.mapping import place
 from snn_deploy.backends.loihi.partition import named_splits
 from snn_deploy.backends.loihi.program import LoihiProgram
 from snn_deploy.backends.loihi.usage import usage
+from snn_deploy.backends.prepare import EXPONENTS
 from snn_deploy.engine.loop import Inputs, Record
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.events import Events
@@ -34,6 +35,11 @@ from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
     from snn_deploy.device.usage import Usage
+
+#: Setting -> (what it is, least, most).
+SETTINGS: dict[str, tuple[str, int, int]] = {
+    EXPONENTS: ("1: weight exponents in every layer, for finer thresholds; no .net file then", 0, 1)
+}
 
 
 class LoihiTarget:
@@ -53,6 +59,7 @@ class LoihiTarget:
     )
     places: tuple[str, ...] = ("emulator", "lava", "netx")
     maps_cores = True
+    settings = SETTINGS
 
     def arithmetic(self) -> Arithmetic | None:
         """Return Loihi's integers as Lava executes them."""
