@@ -48,6 +48,8 @@ _REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 8}
 _BATCH_SIZE = {"digits": 64, "mnist": 128, "nmnist": 32}
 # A thousand recordings are few: moved by a pixel, they are many.
 _SHIFT = {"digits": 0, "mnist": 0, "nmnist": 1}
+# Behind a batch norm, the scale of a layer's weights says nothing about the others'.
+_LAYER_ADAPTIVE = {"mlp": False, "conv": True, "recurrent": False}
 _IMAGE_STEP_S = 1e-3
 
 
@@ -56,7 +58,8 @@ class TrainConfig:
     """What to train, on what, and how; None takes the architecture's and data set's default.
 
     out: ticket to write; the checkpoint stands beside it as ``<out>.ckpt``. sparsity: share of
-    the weights (of two or more axes) to remove, exactly. rounds: pruning rounds. epochs: of the
+    the weights (of two or more axes) to remove, exactly; layer_adaptive: by magnitude within
+    their layer, see ``pruning.global_magnitude``. rounds: pruning rounds. epochs: of the
     dense network and of the last round; round_epochs: of the rounds between; rewind_epoch: each
     round starts from the dense network's weights after so many epochs. hidden: layer widths or
     channels. steps: T. coding: "rate" or "direct" for images, "events" for recordings, whose
@@ -72,6 +75,7 @@ class TrainConfig:
     data: str = "digits"
     data_dir: str | Path | None = None
     sparsity: float = 0.9
+    layer_adaptive: bool | None = None
     rounds: int | None = None
     epochs: int | None = None
     round_epochs: int | None = None
@@ -118,6 +122,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
         "rewind_epoch": _REWIND_EPOCH[config.data],
         "batch_size": _BATCH_SIZE[config.data],
         "shift": _SHIFT[config.data],
+        "layer_adaptive": _LAYER_ADAPTIVE[config.arch],
         **_DEFAULTS[config.arch, config.data],
     }
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
@@ -217,6 +222,7 @@ def plan_of(config: TrainConfig) -> imp.Plan:
         round_epochs=config.round_epochs,
         rewind_epoch=config.rewind_epoch,
         qat_epochs=config.qat_epochs or 0,
+        layer_adaptive=bool(config.layer_adaptive),
     )
 
 

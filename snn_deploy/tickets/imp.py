@@ -37,6 +37,7 @@ class Plan:
     The dense network and the last round train ``epochs`` epochs, the rounds between
     ``round_epochs``, each on a learning-rate schedule of its own. Rewinding goes back to the
     dense network's state after ``rewind_epoch`` epochs. qat_epochs: of what follows the rounds.
+    layer_adaptive: how weights are compared, see ``pruning.global_magnitude``.
     """
 
     sparsities: tuple[float, ...]
@@ -44,6 +45,7 @@ class Plan:
     round_epochs: int
     rewind_epoch: int
     qat_epochs: int = 0
+    layer_adaptive: bool = False
 
     def length(self, number: int) -> int:
         """Return how many epochs round ``number`` (0: dense) runs."""

@@ -55,21 +55,29 @@ def kept(total: int, sparsity: float) -> int:
 
 
 def global_magnitude(
-    weights: Mapping[str, Tensor], sparsity: float, masks: Mapping[str, Tensor] | None = None
+    weights: Mapping[str, Tensor],
+    sparsity: float,
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    layer_adaptive: bool = False,
 ) -> Masks:
     """Return masks of the largest magnitudes of all layers together, exactly as many as asked.
 
-    Weights that ``masks`` has removed stay removed. Each layer keeps at least its largest weight,
-    so that no layer is cut through. Ties go to the earlier weight. Raises UsageError where there
-    are fewer weights to keep than layers, or fewer survivors than asked for.
+    layer_adaptive: compare each weight's square as a share of the squares of its layer that are
+    no smaller, as left by ``masks`` (LAMP, Lee et al. 2021): a layer's scale, which a batch norm
+    behind it makes arbitrary, then decides nothing. Weights that ``masks`` has removed stay
+    removed. Each layer keeps at least its largest weight, so that no layer is cut through. Ties
+    go to the earlier weight. Raises UsageError where there are fewer weights to keep than layers,
+    or fewer survivors than asked for.
     """
     names = list(weights)
     magnitude = [weights[name].detach().abs().flatten().to(torch.float64) for name in names]
+    left = [torch.ones_like(m, dtype=torch.bool) for m in magnitude]
     if masks is not None:
-        magnitude = [
-            m.masked_fill(~masks[name].flatten(), -1.0)
-            for m, name in zip(magnitude, names, strict=True)
-        ]
+        left = [masks[name].flatten() for name in names]
+    if layer_adaptive:
+        magnitude = [_share_of_larger(m * alive) for m, alive in zip(magnitude, left, strict=True)]
+    magnitude = [m.masked_fill(~alive, -1.0) for m, alive in zip(magnitude, left, strict=True)]
     sizes = [m.numel() for m in magnitude]
     flat = torch.cat(magnitude)
     keep = kept(flat.numel(), sparsity)
@@ -93,6 +101,17 @@ def global_magnitude(
         name: part.reshape(weights[name].shape).clone()
         for name, part in zip(names, parts, strict=True)
     }
+
+
+def _share_of_larger(magnitude: Tensor) -> Tensor:
+    """Return each square over the sum of all that are no smaller; of equals, the first is larger.
+
+    An all-zero layer has shares of 0.
+    """
+    squares, order = magnitude.square().sort(descending=True, stable=True)
+    share = torch.empty_like(squares)
+    share[order] = squares / squares.cumsum(0).clamp_min(torch.finfo(squares.dtype).tiny)
+    return share
 
 
 def apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:

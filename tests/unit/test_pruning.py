@@ -62,6 +62,39 @@ def test_removed_weights_never_return():
         pruning.global_magnitude(tensors, 0.4, first)
 
 
+def test_layer_adaptive_scores_are_those_of_the_definition():
+    tensors = weights()
+    score = {}
+    for name, w in tensors.items():
+        squares = w.double().square().flatten()
+        score[name] = torch.stack([s / squares[squares >= s].sum() for s in squares])
+    least = torch.cat(list(score.values())).sort(descending=True).values[61]
+    masks = pruning.global_magnitude(tensors, 0.7, layer_adaptive=True)
+    total = sum(w.numel() for w in tensors.values())
+    assert survivors(masks) == round(0.3 * total) == 62
+    for name, mask in masks.items():
+        assert torch.equal(mask.flatten(), score[name] >= least)
+
+
+def test_layer_adaptive_pruning_does_not_ask_for_a_layers_scale():
+    tensors = weights()
+    scaled = {k: w * (1000.0 if k == "c.weight" else 1.0) for k, w in tensors.items()}
+    masks = pruning.global_magnitude(tensors, 0.8, layer_adaptive=True)
+    assert masks["c.weight"].sum() > 1
+    again = pruning.global_magnitude(scaled, 0.8, layer_adaptive=True)
+    assert all(torch.equal(masks[k], again[k]) for k in masks)
+    # Removed weights count no more, whatever their values: what is left decides.
+    noise = {k: torch.where(masks[k], w, torch.full_like(w, 100.0)) for k, w in tensors.items()}
+    fewer = pruning.global_magnitude(tensors, 0.9, masks, layer_adaptive=True)
+    found = pruning.global_magnitude(noise, 0.9, masks, layer_adaptive=True)
+    assert all(torch.equal(fewer[k], found[k]) for k in masks)
+    assert all(bool((masks[k] | ~m).all()) for k, m in fewer.items())
+    zero = pruning.global_magnitude(
+        {"a": torch.zeros(2, 2), "b": torch.ones(2, 2)}, 0.5, layer_adaptive=True
+    )
+    assert int(zero["a"].sum()) == 1
+
+
 def test_ties_go_to_the_earlier_weight():
     masks = pruning.global_magnitude({"w": torch.ones(2, 5)}, 0.7)
     assert masks["w"].flatten().tolist() == [True] * 3 + [False] * 7
