@@ -98,7 +98,10 @@ def run(
     for number in range(len(snapshot.finished), len(plan.sparsities) + 1):
         if number:
             snapshot.masks = pruning.global_magnitude(
-                pruning.prunable(model), plan.sparsities[number - 1], snapshot.masks or None
+                pruning.prunable(model),
+                plan.sparsities[number - 1],
+                snapshot.masks or None,
+                layer_adaptive=plan.layer_adaptive,
             )
             model.load_state_dict(snapshot.rewind)
         elif not plan.rewind_epoch:

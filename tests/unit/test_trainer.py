@@ -94,6 +94,17 @@ def test_a_ticket_has_exactly_the_sparsity_asked_for(tmp_path, arch):
     assert [f.name for f in tmp_path.iterdir()] == ["m.pt"]
 
 
+def test_convolutions_are_pruned_by_magnitude_within_their_layer(tmp_path):
+    masks = {}
+    for name, changes in (
+        ("default", {}), ("adaptive", {"layer_adaptive": True}), ("all", {"layer_adaptive": False})
+    ):  # fmt: skip
+        config = tiny(tmp_path / f"{name}.pt", arch="conv", hidden=(8, 8), **changes)
+        masks[name] = dict(read_ticket(train(config).path).masks)
+    assert same(masks["default"], masks["adaptive"])
+    assert not same(masks["default"], masks["all"])
+
+
 def test_the_seed_decides_everything(tmp_path):
     threads, noise = torch.get_num_threads(), torch.get_rng_state()
     a = train(tiny(tmp_path / "a.pt"))
