@@ -117,11 +117,11 @@ class Cutter:
 
     def codes(self, box: Box) -> tuple[frozenset[int], frozenset[int]]:
         """Return the compartment and the threshold configurations of a box."""
-        found = [
-            (codes,) if isinstance(codes, int) else codes[self.grid.neurons(box)].tolist()
-            for codes in (self._configs, self.population.vth)
-        ]
-        return frozenset(found[0]), frozenset(found[1])
+        found = []
+        for codes in (np.asarray(self._configs), np.asarray(self.population.vth)):
+            asked = codes[self.grid.neurons(box)] if codes.ndim else codes.reshape(1)
+            found.append(frozenset(asked.tolist()))
+        return found[0], found[1]
 
     def amounts(self, box: Box, loads: Mapping[str, Load]) -> Amounts:
         """Return what a box takes of a core of its own."""
@@ -313,10 +313,11 @@ def _grid(
         shape = (math.prod(shape), 1, 1)
     order = np.arange(shape[0])
     first = order * (shape[1] * shape[2])
-    pairs = ((codes, limits.compartment_configs), (population.vth, limits.threshold_configs))
-    arrays = [kind for kind, _ in pairs if not isinstance(kind, int)]
-    if any(not isinstance(k, int) and np.unique(k).size > most for k, most in pairs):
-        order = np.lexsort([kind[first] for kind in arrays])
+    kinds = [np.asarray(codes), np.asarray(population.vth)]
+    most = (limits.compartment_configs, limits.threshold_configs)
+    arrays = [kind[first] for kind in kinds if kind.ndim]
+    if arrays and any(np.unique(k).size > allowed for k, allowed in zip(kinds, most, strict=True)):
+        order = np.lexsort(arrays)
     return Grid(shape=(shape[0], shape[1], shape[2]), order=order)
 
 
