@@ -145,6 +145,13 @@ class Cutter:
         """Return the boxes, and set the kind of axon that they want."""
         convolved = any(isinstance(fan, ConvFanIn) for fan in self.fans)
         kinds: tuple[Axons, ...] = ("discrete", "population") if convolved else ("discrete",)
+        whole = []
+        for axons in kinds:
+            self.axons = axons
+            whole.append((self.share(self.grid.whole), axons))
+        share, self.axons = min(whole, key=lambda entry: entry[0])
+        if share <= 1:
+            return [self.grid.whole]  # no packets are fewer
         ranked = []
         for axons in kinds:
             self.axons = axons
@@ -192,7 +199,8 @@ class Cutter:
                     entries[fan.synapses.name] += times * slots
         for name, count in entries.items():
             cores += max(0.0, count / self._limits.out_axons - self._senders[name])
-        return _Score(cores=round(cores, 6), packets=round(packets))
+        # Less than a quarter of a core is no reason for more packets.
+        return _Score(cores=math.ceil(4 * cores - 1e-6) / 4, packets=round(packets))
 
     def _fill(
         self, rows: Span, columns: Span, start: int = 0, *, exact: bool = True
