@@ -219,3 +219,16 @@ def test_sharing_is_what_makes_a_convolution_small():
     assert load.bits == sum(loop_bits(4 * len(taps), 18) for taps in sets)
     alone = sum(loop_bits(n, 18) for *_, n, _ in axons_of(made, grid.whole, grid.order))
     assert load.lists == "shared" and load.bits < alone / 25
+
+
+def test_pixels_of_a_fused_pool_share_their_lists():
+    rng = np.random.default_rng(7)
+    small = rng.integers(1, 99, (3, 2, 2, 2)).astype(np.int32)
+    operator = Conv2d(weight=small.repeat(2, axis=2).repeat(2, axis=3), stride=(2, 2))
+    made = synapses(operator, (2, 10, 10), operator.out_shape((2, 10, 10)))
+    grid = Grid(shape=made.out_shape, order=np.arange(3))
+    pooled = synapses(Conv2d(weight=small), (2, 5, 5), grid.shape)
+    one = fan_in(made, grid).load(grid.whole, 48, "discrete")
+    other = fan_in(pooled, grid).load(grid.whole, 48, "discrete")
+    assert one.bits == other.bits and one.lists == "shared"
+    assert (one.axons, other.axons) == (200, 50)

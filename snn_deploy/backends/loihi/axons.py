@@ -208,9 +208,18 @@ class ListedFanIn:
 
 
 class _Axis:
-    """One spatial axis of a convolution: which taps each input position has into a span."""
+    """One spatial axis of a convolution: which taps each input position has into a span.
 
-    def __init__(self, size: int, kernel: int, stride: int, before: int, dilation: int) -> None:
+    slices: the kernel's weights at each tap, as bytes: equal ones share lists, as those of a pool
+    that was fused into the convolution do.
+    """
+
+    def __init__(
+        self, size: int, slices: list[bytes], stride: int, before: int, dilation: int
+    ) -> None:
+        kernel = len(slices)
+        known = {weights: tap for tap, weights in reversed(list(enumerate(slices)))}
+        self._alike = np.array([known[weights] for weights in slices])
         position = np.arange(size)[:, None] + before - np.arange(kernel)[None, :] * dilation
         self._output = np.where(position % stride == 0, position // stride, -1)
         self._known: dict[tuple[int, int], tuple[Array, Array, Array, Array]] = {}
@@ -218,16 +227,20 @@ class _Axis:
     def classes(self, span: tuple[int, int]) -> tuple[Array, Array, Array, Array]:
         """Return (taps, first, of, base) for the outputs of a span.
 
-        taps: bool (classes, kernel), distinct sets of taps. first: the input positions that have
-        any. of: the class of each. base: how far into the span each one's first output lies.
+        taps: bool (classes, kernel), a set of taps of each class. first: the input positions that
+        have any. of: the class of each. base: how far into the span each one's first output lies.
         """
         if span not in self._known:
             taken = (self._output >= span[0]) & (self._output < span[1])
             first = np.flatnonzero(taken.any(axis=1))
             taken = taken[first]
-            taps, of = np.unique(taken, axis=0, return_inverse=True)
-            nearest = np.where(taken, self._output[first], span[1]).min(axis=1, initial=span[1])
-            self._known[span] = taps, first, of.reshape(-1), nearest - span[0]
+            outputs = self._output[first]
+            nearest = np.where(taken, outputs, span[1]).min(axis=1, initial=span[1])
+            # Of a class are those with the same weights at the same distances from their base.
+            met = self._alike * (span[1] + 1) + outputs - nearest[:, None]
+            keys = np.sort(np.where(taken, met, -1), axis=1)
+            _, chosen, of = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+            self._known[span] = taken[chosen], first, of.reshape(-1), nearest - span[0]
         return self._known[span]
 
 
@@ -259,8 +272,11 @@ class ConvFanIn:
         self._before = before.reshape(out + 1, -1, height * width)
         top, _, left, _ = operator.padding
         _, rows, columns = synapses.in_shape
-        self._rows = _Axis(rows, height, operator.stride[0], top, operator.dilation[0])
-        self._columns = _Axis(columns, width, operator.stride[1], left, operator.dilation[1])
+        weight = operator.weight
+        down = [weight[:, :, tap].tobytes() for tap in range(height)]
+        across = [weight[:, :, :, tap].tobytes() for tap in range(width)]
+        self._rows = _Axis(rows, down, operator.stride[0], top, operator.dilation[0])
+        self._columns = _Axis(columns, across, operator.stride[1], left, operator.dilation[1])
         self._entry = synapses.weight_bits + delay_bits(synapses)
         self._known: dict[tuple[tuple[int, int], tuple[int, int]], _Classes] = {}
 
