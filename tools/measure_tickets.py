@@ -18,6 +18,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+ARCHITECTURES = ("mlp", "recurrent", "conv")
+
 
 def measure(arch: str, seed: int, sparsity: float, folder: Path) -> dict[str, Any]:
     """Train one ticket and return its figures, accuracies in percent."""
@@ -74,14 +76,14 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", action="append", choices=("mlp", "conv"))
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measured")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for arch in args.arch or ("mlp", "conv"):
+        for arch in args.arch or ARCHITECTURES:
             for seed in args.seeds:
                 row = measure(arch, seed, args.sparsity, Path(folder))
                 rows.append(row)
