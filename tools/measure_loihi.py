@@ -47,6 +47,9 @@ BITS = (8, 6, 4)
 # Points of accuracy that integers may cost, by weight bits.
 LIMITS = {8: 1.0, 6: 2.0}
 BATCH = 250
+NETX_SAMPLES = 3  # netx runs samples one after the other, as the file says
+GUIDE = ROOT / "docs" / "loihi.md"
+MARKS = ("<!-- table: tools/measure_loihi.py -->\n", "<!-- end of table -->")
 
 Row = dict[str, Any]
 
@@ -165,7 +168,7 @@ def measure(config: TrainConfig, widths: list[int], samples: int) -> Iterator[Ro
 
 
 def judged(network: Network, bits: int, x: Any) -> tuple[QNetwork, Row]:
-    """Return the integers, and what Lava says of samples ``x``, or why it was not asked."""
+    """Return the integers, and what Lava and netx say of samples ``x``, or why not."""
     import snn_deploy
     from snn_deploy.backends.arithmetics import LOIHI
     from snn_deploy.backends.base import Options
@@ -176,12 +179,25 @@ def judged(network: Network, bits: int, x: Any) -> tuple[QNetwork, Row]:
     qnet = quantize(network, LOIHI, bits=bits)
     try:
         program = snn_deploy.prepare(network, target, Options(bits=bits))
-        verdict = snn_deploy.verify(target, program, x, oracle=target.oracle())
+        found = compared(target, program, x, target.oracle())
     except SnnDeployError as error:
         return qnet, {"left_out": f"{type(error).__name__}: {error}"}
     assert program.qnet is not None
+    netx = next(judge for judge in target.simulators() if judge.name == "netx")
+    try:
+        found["netx"] = compared(target, program, x[:NETX_SAMPLES], netx)
+    except SnnDeployError as error:
+        found["netx"] = {"left_out": f"{type(error).__name__}: {error.message}"}
+    return program.qnet, found
+
+
+def compared(target: Any, program: Any, x: Any, judge: Any) -> Row:
+    """Return how many values a simulator was compared in, and how many differ."""
+    import snn_deploy
+
+    verdict = snn_deploy.verify(target, program, x, oracle=judge)
     assert verdict.proof is not None
-    return program.qnet, {
+    return {
         "judge": verdict.proof.judge,
         "samples": verdict.proof.samples,
         "steps": verdict.proof.steps,
@@ -261,6 +277,10 @@ def store(rows: list[Row], out: Path) -> None:
     machine = f"{platform.machine()}, torch {torch.__version__}, numpy {np.__version__}"
     write_json(out / "loihi.json", {"schema": 1, "machine": machine, "rows": rows}, force=True)
     write_text(out / "loihi.md", page(rows, machine), force=True)
+    if out == GUIDE.parent / "measured":
+        before, rest = GUIDE.read_text().split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        write_text(GUIDE, before + MARKS[0] + summary_table(rows) + MARKS[1] + after, force=True)
 
 
 def page(rows: list[Row], machine: str) -> str:
@@ -288,6 +308,46 @@ how many kept weights became 0. No target is set for them.
 
 {layer_table(rows)}
 """
+
+
+def summary_table(rows: list[Row]) -> str:
+    """Return a Markdown table with a line per ticket, and what it says, for the guide."""
+    widths = " | ".join(f"{bits} bits" for bits in BITS)
+    lines = [
+        f"| data | net | pruned | float % | {widths} | Lava | netx |",
+        f"|---|---|---:|---:|{'---:|' * len(BITS)}---|---|",
+    ]
+    tickets: dict[tuple[str, str, int], dict[int, Row]] = {}
+    for row in rows:
+        key = (row["data"], row["arch"], row["percent"])
+        tickets.setdefault(key, {})[row["bits"]] = row
+    for (data, arch, percent), by_bits in tickets.items():
+        checks = [row["verify"] for row in by_bits.values() if checked(row)]
+        files = [c["netx"] for c in checks if "values" in c.get("netx", {})]
+        lost = [f"{points(by_bits[b]):.2f}" if b in by_bits else "" for b in BITS]
+        first = next(iter(by_bits.values()))
+        lines.append(
+            f"| {data} | {arch} | {percent} % | {first['float_percent']:.2f} "
+            f"| {' | '.join(lost)} | {differ(checks)} | {differ(files)} |"
+        )
+    return f"""
+Made by `python tools/measure_loihi.py FOLDER --mnist DIR --nmnist DIR`: tickets of `train`, on
+whole test sets (450 digits, 10,000 MNIST images, 100 N-MNIST recordings, where one recording is a
+point). Under *bits*: points of accuracy that Loihi's integers lose against float, by weight bits.
+*Lava*, *netx*: values that differ, of those compared (spikes, u, v), at all these bits. All else is
+in [measured/loihi.md](measured/loihi.md).
+
+{chr(10).join(lines)}
+
+{verdict(rows)}
+
+"""
+
+
+def differ(checks: list[Row]) -> str:
+    """Return how many values differ of how many, or a dash where nothing was compared."""
+    values = sum(check["values"] for check in checks)
+    return f"{sum(c['mismatches'] for c in checks):,} of {values:,}" if values else "-"
 
 
 def accuracy_table(rows: list[Row]) -> str:

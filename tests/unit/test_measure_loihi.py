@@ -57,6 +57,11 @@ def test_rows_are_measured_once_and_kept(tool, monkeypatch, tickets, tmp_path, c
     text = (tmp_path / "loihi.md").read_text()
     assert f"| digits | mlp | 90 % | {first['nonzeros']:,} | 8 |" in text
     assert "At 8 bits" in text
+    guide = tool.summary_table(rows)
+    assert f"| digits | mlp | 90 % | {first['float_percent']:.2f} |" in guide
+    assert guide.count("| digits |") == 1
+    before, after = tool.GUIDE.read_text().split(tool.MARKS[0])
+    assert before and tool.MARKS[1] in after
     # A check in Lava is a reason to keep a row; without Lava it is tried again.
     for row in rows:
         row["verify"] = {"values": 1, "mismatches": 0, "samples": 1, "steps": 1, "judge": "x"}
