@@ -67,7 +67,7 @@ def main(control: Path, path: str, arguments: list[str]) -> int:
 
         def held_run_spk(model):
             run_spk(model)
-            if model.time_step == model.first + model.count // 2:
+            if model.window.row(model.time_step) == model.window.rows // 2:
                 hold(control, "recordings are half full")
 
         recorded.RecordedLifModel.run_spk = held_run_spk

@@ -55,7 +55,7 @@ def test_the_patched_lava_computes_what_the_unmodified_one_does(lava, monkeypatc
     target = LoihiTarget()
     program = prepare(network, target, Options())
     x = spikes(rng, 4, 8, network.input_population.shape, 0.4)
-    job = job_of(program.payload, x)
+    job = job_of(program, x)
     results = [run_job(job, timeout_s=300, environment=e) for e in (lava, unmodified)]
     fired = 0
     for name, first in results[0].recordings.items():
