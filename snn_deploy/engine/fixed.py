@@ -13,6 +13,7 @@ import numpy as np
 
 from snn_deploy.engine import kernel
 from snn_deploy.engine.host import graded_input, injected_currents
+from snn_deploy.engine.kernel_plan import Plan
 from snn_deploy.engine.loop import Inputs, Loop, Record, by_input, check_input
 from snn_deploy.engine.operators import Operator
 from snn_deploy.errors import InputError
@@ -169,7 +170,7 @@ class FixedEngine:
                 for _, operator in self._loop.operators[projection.name]:
                     reach += abs(operator.sparse).sum(axis=1).astype(np.int64) << shift
             self._reach[population.name] = reach
-        self._flat: kernel.Plan | None = None
+        self._flat: Plan | None = None
         self._supported: dict[int, bool] = {}
         # What a sample costs in a step; a neuron takes as long as a hundred multiplications.
         self._work = 100 * sum(p.size for p in qnet.computing()) + sum(
@@ -191,7 +192,7 @@ class FixedEngine:
             self._supported[steps] = supported
         return self._supported[steps]
 
-    def _plan(self) -> kernel.Plan:
+    def _plan(self) -> Plan:
         if self._flat is None:
             self._flat = kernel.plan(self.qnet, self._loop)
         return self._flat

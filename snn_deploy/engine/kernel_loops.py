@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_deploy.engine.kernel import AT_ONCE, Plan
+from snn_deploy.engine.kernel_plan import AT_ONCE, Plan
 from snn_deploy.io.compiled import compiled
 from snn_deploy.ir.arrays import Array
 
