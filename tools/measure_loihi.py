@@ -43,9 +43,10 @@ TICKETS = {
 }
 # Half of the images: convolutions are slow to train, and half are enough.
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {("mnist", "conv"): {"limit": 30_000}}
-BITS = (8, 6, 4)
-# Points of accuracy that integers may cost, by weight bits.
-LIMITS = {8: 1.0, 6: 2.0}
+# (weight bits, whether every layer has a weight exponent)
+WAYS = ((8, False), (6, False), (4, False), (8, True))
+# Points of accuracy that integers may cost, by weight bits, without exponents and with.
+LIMITS = {(8, False): 1.0, (8, True): 1.0, (6, False): 2.0}
 BATCH = 250
 NETX_SAMPLES = 3  # netx runs samples one after the other, as the file says
 GUIDE = ROOT / "docs" / "loihi.md"
@@ -79,12 +80,12 @@ def main() -> None:
         digest = sha256_file(config.out)
         ticket = {"data": config.data, "arch": config.arch, "percent": percent, "sha256": digest}
         kept = [] if args.again else [r for r in rows if ticket.items() <= r.items() and checked(r)]
-        missing = [b for b in BITS if b not in [r["bits"] for r in kept]]
+        missing = [w for w in WAYS if w not in map(way, kept)]
         for figures in measure(config, missing, args.verify):
             row = {**ticket, **figures}
             rows = sorted([*(r for r in rows if place(r) != place(row)), row], key=place)
             store(rows, args.out)
-            say(f"{name} {row['bits']} bits: {summary(row)}")
+            say(f"{name} {label(way(row))}: {summary(row)}")
 
 
 def wanted(args: argparse.Namespace) -> list[tuple[TrainConfig, int]]:
@@ -131,7 +132,7 @@ def train(config: TrainConfig, name: str) -> None:
     )
 
 
-def measure(config: TrainConfig, widths: list[int], samples: int) -> Iterator[Row]:
+def measure(config: TrainConfig, ways: list[tuple[int, bool]], samples: int) -> Iterator[Row]:
     """Yield the figures of one ticket in Loihi's integers, by weight bits.
 
     samples: how many of the test samples Lava runs.
@@ -143,18 +144,19 @@ def measure(config: TrainConfig, widths: list[int], samples: int) -> Iterator[Ro
     from snn_deploy.io.ticket import read_ticket
     from snn_deploy.tickets.trainer import arranged, data_of
 
-    if not widths:
+    if not ways:
         return
     data = data_of(config)
     network = snn_deploy.fold(snn_deploy.load_model(config.out))
     masks = read_ticket(config.out).masks.values()
     x = np.asarray(encode(arranged(data.x_test, config), network.coding))
     real, _ = decisions(EventEngine(network), network, x)
-    for bits in widths:
-        qnet, verify = judged(network, bits, x[:samples])
+    for bits, exponents in ways:
+        qnet, verify = judged(network, bits, exponents, x[:samples])
         integer, overflows = decisions(FixedEngine(qnet), network, x)
         yield {
             "bits": bits,
+            "exponents": exponents,
             "weights": sum(m.size for m in masks),
             "nonzeros": sum(int(m.sum()) for m in masks),
             "samples": len(x),
@@ -167,7 +169,7 @@ def measure(config: TrainConfig, widths: list[int], samples: int) -> Iterator[Ro
         }
 
 
-def judged(network: Network, bits: int, x: Any) -> tuple[QNetwork, Row]:
+def judged(network: Network, bits: int, exponents: bool, x: Any) -> tuple[QNetwork, Row]:
     """Return the integers, and what Lava and netx say of samples ``x``, or why not."""
     import snn_deploy
     from snn_deploy.backends.arithmetics import LOIHI
@@ -176,9 +178,10 @@ def judged(network: Network, bits: int, x: Any) -> tuple[QNetwork, Row]:
     from snn_deploy.passes.quantize import quantize
 
     target = snn_deploy.target("loihi")
-    qnet = quantize(network, LOIHI, bits=bits)
+    qnet = quantize(network, LOIHI, bits=bits, exponents=exponents)
     try:
-        program = snn_deploy.prepare(network, target, Options(bits=bits))
+        chosen = Options(bits=bits, settings={"exponents": int(exponents)})
+        program = snn_deploy.prepare(network, target, chosen)
         found = compared(target, program, x, target.oracle())
     except SnnDeployError as error:
         return qnet, {"left_out": f"{type(error).__name__}: {error}"}
@@ -251,7 +254,18 @@ def checked(row: Row) -> bool:
 
 def place(row: Row) -> tuple[int, int, int]:
     """Return where a row stands in the table."""
-    return list(TICKETS).index((row["data"], row["arch"])), row["percent"], -row["bits"]
+    ticket = list(TICKETS).index((row["data"], row["arch"]))
+    return ticket, row["percent"], WAYS.index(way(row))
+
+
+def way(row: Row) -> tuple[int, bool]:
+    """Return the weight bits of a row, and whether every layer has an exponent."""
+    return row["bits"], row.get("exponents", False)
+
+
+def label(chosen: tuple[int, bool]) -> str:
+    """Return what a column is called."""
+    return f"{chosen[0]} bits{', exp.' if chosen[1] else ''}"
 
 
 def points(row: Row) -> float:
@@ -312,20 +326,20 @@ how many kept weights became 0. No target is set for them.
 
 def summary_table(rows: list[Row]) -> str:
     """Return a Markdown table with a line per ticket, and what it says, for the guide."""
-    widths = " | ".join(f"{bits} bits" for bits in BITS)
+    widths = " | ".join(map(label, WAYS))
     lines = [
         f"| data | net | pruned | float % | {widths} | Lava | netx |",
-        f"|---|---|---:|---:|{'---:|' * len(BITS)}---|---|",
+        f"|---|---|---:|---:|{'---:|' * len(WAYS)}---|---|",
     ]
-    tickets: dict[tuple[str, str, int], dict[int, Row]] = {}
+    tickets: dict[tuple[str, str, int], dict[tuple[int, bool], Row]] = {}
     for row in rows:
         key = (row["data"], row["arch"], row["percent"])
-        tickets.setdefault(key, {})[row["bits"]] = row
-    for (data, arch, percent), by_bits in tickets.items():
-        checks = [row["verify"] for row in by_bits.values() if checked(row)]
+        tickets.setdefault(key, {})[way(row)] = row
+    for (data, arch, percent), by_way in tickets.items():
+        checks = [row["verify"] for row in by_way.values() if checked(row)]
         files = [c["netx"] for c in checks if "values" in c.get("netx", {})]
-        lost = [f"{points(by_bits[b]):.2f}" if b in by_bits else "" for b in BITS]
-        first = next(iter(by_bits.values()))
+        lost = [f"{points(by_way[w]):.2f}" if w in by_way else "" for w in WAYS]
+        first = next(iter(by_way.values()))
         lines.append(
             f"| {data} | {arch} | {percent} % | {first['float_percent']:.2f} "
             f"| {' | '.join(lost)} | {differ(checks)} | {differ(files)} |"
@@ -333,7 +347,8 @@ def summary_table(rows: list[Row]) -> str:
     return f"""
 Made by `python tools/measure_loihi.py FOLDER --mnist DIR --nmnist DIR`: tickets of `train`, on
 whole test sets (450 digits, 10,000 MNIST images, 100 N-MNIST recordings, where one recording is a
-point). Under *bits*: points of accuracy that Loihi's integers lose against float, by weight bits.
+point). Under *bits*: points of accuracy that Loihi's integers lose against float, by weight bits;
+*exp.*: with `--set exponents=1`, which makes thresholds and biases finer and leaves no `.net` file.
 *Lava*, *netx*: values that differ, of those compared (spikes, u, v), at all these bits. All else is
 in [measured/loihi.md](measured/loihi.md).
 
@@ -365,7 +380,7 @@ def accuracy_table(rows: list[Row]) -> str:
             lava = "refused" if "Unsupported" in check["left_out"] else "not run"
         lines.append(
             f"| {row['data']} | {row['arch']} | {row['percent']} % | {row['nonzeros']:,} "
-            f"| {row['bits']} | {row['float_percent']:.2f} | {row['integer_percent']:.2f} "
+            f"| {label(way(row))} | {row['float_percent']:.2f} | {row['integer_percent']:.2f} "
             f"| {points(row):.2f} | {row['equal_percent']:.2f} | {lava} |"
         )
     return "\n".join(lines)
@@ -374,16 +389,18 @@ def accuracy_table(rows: list[Row]) -> str:
 def verdict(rows: list[Row]) -> str:
     """Return a sentence per limit: how many rows keep it, and which do not."""
     lines = []
-    for bits, limit in LIMITS.items():
-        mine = [row for row in rows if row["bits"] == bits]
+    for chosen, limit in LIMITS.items():
+        mine = [row for row in rows if way(row) == chosen]
         over = [row for row in mine if points(row) > limit + 1e-9]
         named = ", ".join(f"{r['data']} {r['arch']} {r['percent']} %" for r in over)
         lines.append(
-            f"At {bits} bits {len(mine) - len(over)} of {len(mine)} tickets lose at most "
+            f"At {label(chosen)} {len(mine) - len(over)} of {len(mine)} tickets lose at most "
             f"{limit:g} point{'s' if limit != 1 else ''}{f'; not {named}' if over else ''}."
         )
     if spilled := [r for r in rows if any(r["overflows"].values())]:
-        names = ", ".join(f"{r['data']} {r['arch']} {r['percent']} % {r['bits']}" for r in spilled)
+        names = ", ".join(
+            f"{r['data']} {r['arch']} {r['percent']} % {label(way(r))}" for r in spilled
+        )
         lines.append(f"States met the end of their range in: {names}.")
     elif rows:
         lines.append("No state met the end of its range.")
@@ -393,18 +410,18 @@ def verdict(rows: list[Row]) -> str:
 def layer_table(rows: list[Row]) -> str:
     """Return a Markdown table of rounding errors with a line per ticket and layer."""
     lines = [
-        f"| data | net | pruned | layer | {' | '.join(f'{b} bits' for b in BITS)} |",
-        f"|---|---|---|---|{'---|' * len(BITS)}",
+        f"| data | net | pruned | layer | {' | '.join(map(label, WAYS))} |",
+        f"|---|---|---|---|{'---|' * len(WAYS)}",
     ]
-    cells: dict[tuple[str, str, int, str], dict[int, str]] = {}
+    cells: dict[tuple[str, str, int, str], dict[tuple[int, bool], str]] = {}
     for row in rows:
         for t in row["tensors"]:
             gone = t["nonzeros_before"] - t["nonzeros_after"]
             cell = f"{100 * t['rms_error'] / t['rms']:.1f} % ({gone:,})"
             key = (row["data"], row["arch"], row["percent"], t["layer"])
-            cells.setdefault(key, {})[row["bits"]] = cell
-    for (data, arch, percent, layer), by_bits in cells.items():
-        shown = " | ".join(by_bits.get(b, "") for b in BITS)
+            cells.setdefault(key, {})[way(row)] = cell
+    for (data, arch, percent, layer), by_way in cells.items():
+        shown = " | ".join(by_way.get(w, "") for w in WAYS)
         lines.append(f"| {data} | {arch} | {percent} % | {layer} | {shown} |")
     return "\n".join(lines)
 

@@ -43,8 +43,8 @@ def run(tool, monkeypatch, tickets, out, *more) -> list[dict]:
 
 def test_rows_are_measured_once_and_kept(tool, monkeypatch, tickets, tmp_path, capsys):
     rows = run(tool, monkeypatch, tickets, tmp_path, "--verify", 2, "--only", "digits-mlp")
-    assert [(r["arch"], r["percent"], r["bits"]) for r in rows] == [
-        ("mlp", 90, b) for b in (8, 6, 4)
+    assert [(r["arch"], r["percent"], tool.way(r)) for r in rows] == [
+        ("mlp", 90, way) for way in tool.WAYS
     ]
     first = rows[0]
     assert first["samples"] == 450
@@ -54,8 +54,9 @@ def test_rows_are_measured_once_and_kept(tool, monkeypatch, tickets, tmp_path, c
     assert [t["layer"] for t in first["tensors"]] == ["fc1", "fc2"]
     errors = [r["tensors"][0]["rms_error"] / r["tensors"][0]["rms"] for r in rows]
     assert 0 < errors[0] < errors[1] < errors[2]
+    assert errors[3] == errors[0]  # an exponent leaves weights as they are
     text = (tmp_path / "loihi.md").read_text()
-    assert f"| digits | mlp | 90 % | {first['nonzeros']:,} | 8 |" in text
+    assert f"| digits | mlp | 90 % | {first['nonzeros']:,} | 8 bits |" in text
     assert "At 8 bits" in text
     guide = tool.summary_table(rows)
     assert f"| digits | mlp | 90 % | {first['float_percent']:.2f} |" in guide
@@ -75,10 +76,11 @@ def test_rows_are_measured_once_and_kept(tool, monkeypatch, tickets, tmp_path, c
     (other / ticket.name).write_bytes((tickets / "digits-recurrent-90.pt").read_bytes())
     again = run(tool, monkeypatch, other, tmp_path, "--only", "digits-mlp", "--verify", 1)
     assert [r["sha256"] for r in again] != [r["sha256"] for r in rows]
-    assert len(again) == 3
+    assert len(again) == len(tool.WAYS)
 
 
 def test_a_recurrent_ticket_has_its_accuracy(tool, monkeypatch, tickets, tmp_path):
+    monkeypatch.setattr(tool, "WAYS", ((8, False),))
     rows = run(tool, monkeypatch, tickets, tmp_path, "--only", "digits-recurrent", "--verify", 1)
     assert [t["layer"] for t in rows[0]["tensors"]] == ["fc1", "lif1.recurrent", "fc2"]
     assert abs(tool.points(rows[0])) < 10
@@ -91,4 +93,4 @@ def test_what_misses_a_limit_is_named(tool):
     }  # fmt: skip
     words = tool.verdict([row, {**row, "percent": 90, "integer_percent": 96.0}])
     assert "At 6 bits 1 of 2 tickets lose at most 2 points; not mnist conv 95 %." in words
-    assert "end of their range in: mnist conv 95 % 6, mnist conv 90 % 6." in words
+    assert "end of their range in: mnist conv 95 % 6 bits, mnist conv 90 % 6 bits." in words
