@@ -8,6 +8,7 @@ import click
 
 from snn_deploy.cli.cutoff import cutoff_option, with_cutoff
 from snn_deploy.cli.options import (
+    analogue_option,
     bits_option,
     check_settings,
     folded_network,
@@ -36,6 +37,7 @@ from snn_deploy.cli.output import check_targets, emit, fail, progress
 @cutoff_option
 @bits_option
 @settings_option
+@analogue_option
 @click.option(
     "--max-energy",
     type=click.FloatRange(min=0, min_open=True),

@@ -10,6 +10,7 @@ import click
 from snn_deploy.cli.calibration import check_calibration
 from snn_deploy.cli.cores import check_cores, map_option, split_option
 from snn_deploy.cli.options import (
+    analogue_option,
     bits_option,
     calibrate_option,
     check_settings,
@@ -47,6 +48,7 @@ from snn_deploy.cli.output import check_targets, emit
 @bits_option
 @calibrate_option
 @settings_option
+@analogue_option
 @split_option
 @map_option
 @output_options

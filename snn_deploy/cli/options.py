@@ -66,8 +66,8 @@ model_options = _all(
     ),
     click.option(
         "--arch",
-        metavar="mlp|conv|FILE.py:FACTORY",
-        help="The module of a plain state_dict; FILE.py is run.",
+        metavar="NAME|FILE.py:FACTORY",
+        help="The module of a plain state_dict: mlp, recurrent, conv, or FILE.py, which is run.",
     ),
     click.option(
         "--input-shape",

@@ -97,6 +97,8 @@ def quantize(
         )
         spiking = [p for p in network.into(population.name) if p not in injected]
         integer, tensors = _weights(network, spiking, scale, arithmetic, bits)
+        level = {p.name: levels.get(p.pre, 1.0) for p in spiking}
+        tensors = [_in_own_unit(t, level[t.projection]) for t in tensors]
         populations[population.name] = q
         projections.update({p.name: p for p in integer})
         reports += tensors
@@ -251,6 +253,17 @@ def _weights(
             )
         projections.append(replace(projection, synapses=chain))
     return projections, reports
+
+
+def _in_own_unit(report: TensorReport, level: float) -> TensorReport:
+    """Return a report of weights that were divided by ``level`` in the weights' own unit."""
+    return replace(
+        report,
+        scale=report.scale / level,
+        max_abs=report.max_abs * level,
+        max_error=report.max_error * level,
+        rms_error=report.rms_error * level,
+    )
 
 
 def _all_zero(where: str, report: TensorReport, *, helper: bool) -> None:

@@ -238,6 +238,15 @@ def test_graded_spikes_carry_values():
     assert synapses.payload_bits == 24
     level = program.qnet.levels["input"]
     assert level >= 16
+    (tensor,) = program.qnet.tensors  # in the weights' own unit, whatever the level
+    (weight,) = (p.synapses[0].weight for p in net.projections)
+    assert tensor.max_abs == abs(weight).max()
+    stored = synapses.weights << synapses.exponent
+    np.testing.assert_allclose(
+        stored / (tensor.scale * (1 << synapses.exponent)),
+        weight[weight != 0] if stored.ndim == 1 else weight,
+        atol=tensor.max_error * 1.001,
+    )
     x = rng.random((3, 6, 4))
     ours = same_as_its_integers(program, x)
     real = EventEngine(net).run(x, "spikes")
