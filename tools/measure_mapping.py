@@ -242,6 +242,7 @@ def page(rows: list[dict[str, Any]], command: str) -> str:
         for what in ("cores", "packets", "hops")
         if r["ours"][what] >= r["first_fit"][what]
     ]
+    valid = [r["name"] for r in rows if r["ours"]["cores"] >= r["first_fit"]["cores_if_valid"]]
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return f"""# The mapping onto cores, against a first fit
 
@@ -257,6 +258,8 @@ ticket included.
 {table(rows)}
 
 Not better than the first fit: {", ".join(even) or "nowhere"}.
+Fewer cores than the first fit that keeps all limits: {len(rows) - len(valid)} of {len(rows)}\
+{f"; as many or more: {', '.join(valid)}" if valid else ""}.
 Cores of ours over any limit: {sum(r["ours"]["over"] for r in rows)}.
 """
 
