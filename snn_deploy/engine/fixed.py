@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from snn_deploy.engine import kernel
-from snn_deploy.engine.host import graded_input, injected_currents
+from snn_deploy.engine.host import Host, graded_input
 from snn_deploy.engine.kernel_plan import Plan
 from snn_deploy.engine.loop import Inputs, Loop, Record, by_input, check_input
 from snn_deploy.engine.operators import Operator
@@ -160,6 +160,7 @@ class FixedEngine:
         self.qnet = qnet
         self._compile_from = compile_from
         self._cells: list[_FixedCell] = []
+        self._host = Host(qnet)
         self._injected: dict[str, Array] = {}
         self._reach: dict[str, Array] = {}
         self._loop = Loop(qnet.network, self._cell)
@@ -215,7 +216,7 @@ class FixedEngine:
         if self.compiles(*next(iter(flat.values())).shape[:2]):
             trace, overflows = kernel.run(qnet, self._plan(), flat, record)
         else:
-            self._injected = injected_currents(qnet, x) if qnet.injections else {}
+            self._injected = self._host.currents(x)
             self._cells.clear()
             trace = self._loop.run(x, record)
             overflows = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_deploy.engine.loop import Inputs, by_input, check_input
-from snn_deploy.engine.operators import Operator, chain_matrix
+from snn_deploy.engine.loop import Inputs, by_input, check_input, delayed
+from snn_deploy.engine.operators import Operator, chain_matrix, split_delays
 from snn_deploy.errors import UnsupportedError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.quantized import QNetwork
@@ -21,32 +21,43 @@ def graded_input(qnet: QNetwork, x: Inputs) -> dict[str, Array]:
     }
 
 
-def injected_currents(qnet: QNetwork, x: Inputs) -> dict[str, Array]:
-    """Return the currents that the host adds, by population, int64 (samples, steps, n).
+class Host:
+    """Adds up the currents of a QNetwork's injections; made once, and used on many batches."""
 
-    In the arithmetic's bias units. Raises UnsupportedError, located, where one leaves the bias
-    register; a network whose file held integers may use all that the simulator keeps of it.
-    """
-    real = qnet.real
-    values = check_input(real, x)
-    projections = {p.name: p for p in real.projections}
-    made: dict[str, Array] = {}
-    for name, injection in qnet.injections.items():
-        total: Array | None = None
-        for edge in injection.projections:
-            projection = projections[edge]
-            given = np.asarray(values[projection.pre], np.float64)
-            flat = given.reshape(-1, given.shape[2])
-            current = Operator(chain_matrix(real, projection)).currents(flat)
-            current = current.reshape(*given.shape[:2], -1)
-            total = current if total is None else total + current
-        assert total is not None
-        total = total + injection.bias
-        if injection.keep is not None:
-            total = _kept(total, injection.keep)
-        made[name] = np.rint((total + injection.leak) * injection.scale).astype(np.int64)
-        _check_range(qnet, name, made[name])
-    return made
+    def __init__(self, qnet: QNetwork) -> None:
+        self.qnet = qnet
+        projections = {p.name: p for p in qnet.real.projections}
+        self._parts: dict[str, list[tuple[str, int, Operator]]] = {}
+        for name, injection in qnet.injections.items():
+            edges = [projections[edge] for edge in injection.projections]
+            self._parts[name] = [
+                (edge.pre, delay, Operator(part))
+                for edge in edges
+                for delay, part in split_delays(chain_matrix(qnet.real, edge), edge.delay_steps)
+            ]
+
+    def currents(self, x: Inputs) -> dict[str, Array]:
+        """Return what the host adds to membranes, by population, int64 (samples, steps, n).
+
+        In the arithmetic's bias units. Raises UnsupportedError, located, where one leaves the bias
+        register; a network whose file held integers may use all that the simulator keeps of it.
+        """
+        if not self._parts:
+            return {}
+        values = check_input(self.qnet.real, x)
+        made: dict[str, Array] = {}
+        for name, parts in self._parts.items():
+            injection = self.qnet.injections[name]
+            total: Array = injection.bias
+            for pre, delay, operator in parts:
+                given = delayed(np.asarray(values[pre], np.float64), delay)
+                current = operator.currents(given.reshape(-1, given.shape[2]))
+                total = total + current.reshape(*given.shape[:2], -1)
+            if injection.keep is not None:
+                total = _kept(total, injection.keep)
+            made[name] = np.rint((total + injection.leak) * injection.scale).astype(np.int64)
+            _check_range(self.qnet, name, made[name])
+        return made
 
 
 def _kept(current: Array, keep: Array) -> Array:

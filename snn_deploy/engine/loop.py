@@ -128,7 +128,7 @@ class Loop:
             arriving = []
             for projection in self.network.into(name):
                 for delay, operator in self.operators[projection.name]:
-                    arriving.append((operator, _late(values[projection.pre], delay)))
+                    arriving.append((operator, delayed(values[projection.pre], delay)))
             size = self.network.population(name).size
             current = np.zeros((samples, steps, size))
             for operator, late in arriving:
@@ -180,7 +180,8 @@ def _dtype(network: Network, name: str) -> type:
     return np.uint8 if network.step_of(name).threshold is not None else np.float64
 
 
-def _late(values: Array, delay: int) -> Array:
+def delayed(values: Array, delay: int) -> Array:
+    """Return values (samples, steps, n) that come ``delay`` steps later, zeros before."""
     if delay == 0:
         return values
     late = np.zeros_like(values)

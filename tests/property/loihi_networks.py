@@ -67,9 +67,7 @@ def draw(seed: int, *, waits: bool) -> tuple[Network, dict[str, Array]]:
         chains = [chain, *(_chain(rng, source.shape, shape)[0] for source in sources[1:])]
         population = Population(name=f"p{i}", shape=shape, neuron=_neuron(rng, shape), origin="")
         for source, synapses in zip(sources, chains, strict=True):
-            # What the host injects comes from values, which no synapse delays.
-            late = waits and not (coding == "direct" and source.name in inputs)
-            projections.append(_edge(rng, source, population, synapses, late=late))
+            projections.append(_edge(rng, source, population, synapses, late=waits))
         populations.append(population)
     last = populations[-1]
     if not _spikes(last):

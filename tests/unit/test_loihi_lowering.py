@@ -210,6 +210,25 @@ def test_the_host_injects_what_the_weights_make_of_values(neuron):
     np.testing.assert_allclose(membrane[until], real.states["n1"]["v"][until], atol=0.01)
 
 
+@pytest.mark.parametrize("delay", [2, np.array([[0, 3, 1, 0], [1, 0, 2, 5]])])
+def test_what_the_host_injects_keeps_its_delays(delay):
+    rng = np.random.default_rng(12)
+    net = direct(
+        network(
+            [population("in", (4,), Relay()), population("a", (2,), lif(threshold=50.0))],
+            [projection("in", "a", Dense(weight=grid(rng, 2, 4, fine=True)), delay_steps=delay)],
+        )
+    )
+    program = lowered(net)
+    x = rng.random((2, 6, 4))
+    ours = same_as_its_integers(program, x).states["a"]["v"]
+    real = EventEngine(net).run(x, "states").states["a"]["v"]
+    q, step = program.qnet.populations["a"], net.step_of("a")
+    unit = float(step.gain_u * step.gain_v) / (q.scale * (1 << q.shift))
+    assert abs(real).max() > 0.1
+    np.testing.assert_allclose(ours * unit, real, atol=2 / q.scale)
+
+
 def test_a_current_beyond_the_bias_register_is_refused():
     net = direct(row((2,), Dense(weight=np.ones((1, 2), np.float32)), lif()))
     program = lowered(net)

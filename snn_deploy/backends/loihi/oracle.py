@@ -22,7 +22,7 @@ from snn_deploy.backends.loihi.program import (
     LoihiSynapses,
     lava_form,
 )
-from snn_deploy.engine.host import graded_input, injected_currents
+from snn_deploy.engine.host import Host, graded_input
 from snn_deploy.engine.loop import Inputs, by_input
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import MEMBRANE_READOUTS
@@ -41,7 +41,7 @@ def job_of(program: Program, x: Inputs) -> LavaJob:
     loihi: LoihiProgram = program.payload
     qnet = program.qnet
     assert qnet is not None
-    currents = injected_currents(qnet, x) if qnet.injections else {}
+    currents = Host(qnet).currents(x)
     values = graded_input(qnet, x) if qnet.levels else by_input(qnet.network, x)
     fed = {s.pre for s in loihi.synapses}
     job = LavaJob(
