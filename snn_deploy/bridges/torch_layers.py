@@ -151,7 +151,7 @@ def current_synapse(synapse: Synapse, layer: nn.Module) -> Synapse:
     before = bias_of(synapse)
     bias = None if before is None else _array(learned.bias, before.dtype)
     if isinstance(synapse, Csr):
-        rows = np.repeat(np.arange(synapse.shape[0]), np.diff(synapse.indptr))
+        rows = synapse.rows
         values = _array(weight, synapse.data.dtype)[rows, synapse.indices]
         return with_weights(synapse, values, bias)
     assert isinstance(synapse, Dense | Conv1d | Conv2d)

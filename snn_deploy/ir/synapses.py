@@ -125,11 +125,15 @@ class Csr(_Operator):
             bias=bias,
         )
 
+    @property
+    def rows(self) -> Array:
+        """The output row of each stored weight, (nnz,)."""
+        return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
+
     def to_dense(self) -> Array:
         """Return the (out, in) array."""
         dense = np.zeros(self.shape, self.data.dtype)
-        rows = np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
-        dense[rows, self.indices] = self.data
+        dense[self.rows, self.indices] = self.data
         return dense
 
     def out_shape(self, in_shape: Shape) -> Shape:

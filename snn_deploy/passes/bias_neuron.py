@@ -16,6 +16,7 @@ from snn_deploy.ir.network import Network, Population, Projection
 from snn_deploy.ir.neurons import LIF
 from snn_deploy.ir.synapses import Dense, bias_of, weights_of, with_weights
 from snn_deploy.passes.analogue import analogue_into, constant_current
+from snn_deploy.passes.fold import fresh_name
 from snn_deploy.passes.scale import real_weights
 
 
@@ -35,18 +36,11 @@ def with_bias_neurons(network: Network, *, injected: bool) -> Network:
             continue
         fan_in = network.into(name)
         projections = [_without_bias(p) if p.post == name else p for p in projections]
-        helper = _fresh(f"{name}.bias", {p.name for p in populations})
+        helper = fresh_name(f"{name}.bias", populations)
         source, synapses = _source(network, helper, population, bias, fan_in)
         populations.append(source)
         projections.append(synapses)
     return replace(network, populations=tuple(populations), projections=tuple(projections))
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    candidate, n = name, 2
-    while candidate in taken:
-        candidate, n = f"{name}{n}", n + 1
-    return candidate
 
 
 def _without_bias(projection: Projection) -> Projection:

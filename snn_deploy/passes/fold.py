@@ -42,7 +42,7 @@ def _scaled_rows(synapse: Synapse, scale: Array) -> Array:
     weights = weights_of(synapse)
     assert weights is not None
     if isinstance(synapse, Csr):
-        rows = np.repeat(np.arange(synapse.shape[0]), np.diff(synapse.indptr))
+        rows = synapse.rows
         return (weights * scale[rows]).astype(weights.dtype)
     shaped = scale.reshape(-1, *[1] * (weights.ndim - 1))
     return (weights * shaped).astype(weights.dtype)
@@ -102,7 +102,7 @@ def lower_max_pool(network: Network) -> Network:
             _require_unit_spikes(network, populations, current, before)
             assert isinstance(pool, Pool2d)
             shape = chain_shapes(network, projection)[len(projection.synapses) - len(after)]
-            name = _fresh(f"{projection.name}.max", populations)
+            name = fresh_name(f"{projection.name}.max", populations)
             populations.append(
                 Population(
                     name=name,
@@ -178,7 +178,8 @@ def _require_unit_spikes(
         )
 
 
-def _fresh(name: str, populations: list[Population]) -> str:
+def fresh_name(name: str, populations: list[Population]) -> str:
+    """Return ``name``, or with the first number behind it that no population has."""
     taken = {p.name for p in populations}
     candidate, n = name, 2
     while candidate in taken:

@@ -118,7 +118,7 @@ def _rows(synapse: Synapse) -> tuple[Array, Array]:
     assert weights is not None
     values = weights.astype(np.float64)
     if isinstance(synapse, Csr):
-        row = np.repeat(np.arange(synapse.shape[0]), np.diff(synapse.indptr))
+        row = synapse.rows
         size = synapse.shape[0]
         return (
             np.bincount(row, weights=values, minlength=size),

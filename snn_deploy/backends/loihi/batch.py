@@ -21,6 +21,7 @@ from snn_deploy.backends.loihi.job import (
     LavaJob,
     SparseJob,
 )
+from snn_deploy.backends.loihi.program import integer_csr
 from snn_deploy.ir.arrays import adopt
 from snn_deploy.ir.synapses import Conv2d, Csr
 
@@ -126,13 +127,7 @@ def _sparse(
         dilation=projection.dilation,
         groups=projection.groups,
     )
-    entries = matrix(operator, shapes[projection.pre])
-    weight = Csr(
-        indptr=adopt(entries.indptr.astype(np.int64)),
-        indices=adopt(entries.indices.astype(np.int32)),
-        data=adopt(entries.data.astype(np.int32)),
-        shape=(entries.shape[0], entries.shape[1]),
-    )
+    weight = integer_csr(matrix(operator, shapes[projection.pre]))
     return SparseJob(
         pre=projection.pre,
         post=projection.post,

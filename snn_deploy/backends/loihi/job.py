@@ -79,7 +79,7 @@ class JobPopulation:
     @property
     def programmed(self) -> bool:
         """Whether it runs on our programmable neuron."""
-        return self.reset == "subtract" or bool(np.any(self.v_reset) or np.any(self.v_init))
+        return is_programmed(self.reset, self.v_reset, self.v_init)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +184,11 @@ class LavaJob:
         """Steps that Lava runs: every sample's, the gaps between them, and the pipeline's depth."""
         deepest = max((p.depth for p in self.populations), default=0)
         return self.samples * (self.steps + self.gap) - self.gap + deepest
+
+
+def is_programmed(reset: str, v_reset: int | IntArray, v_init: int | IntArray) -> bool:
+    """Return whether a neuron does more than reset to 0 and start at 0, as Lava's does."""
+    return reset == "subtract" or bool(np.any(v_reset) or np.any(v_init))
 
 
 def weight_limits(low: int, high: int, *, dense: bool) -> tuple[int, int]:

@@ -141,8 +141,7 @@ def _synapses(
     if operator is None:
         operator, shapes = _as_csr(network, projection), (pre.shape, post.shape)
         if delay.ndim:
-            rows = np.repeat(np.arange(operator.shape[0]), np.diff(operator.indptr))
-            delay = np.broadcast_to(delay, operator.shape)[rows, operator.indices]
+            delay = np.broadcast_to(delay, operator.shape)[operator.rows, operator.indices]
     delay = delay + wait
     if delay.size and int(delay.max()) > LOIHI.max_delay_steps:
         raise UnsupportedError(
@@ -211,8 +210,7 @@ def _by_sign(synapses: LoihiSynapses) -> list[LoihiSynapses]:
     for ending, mine in (("excitatory", weights > 0), ("inhibitory", weights < 0)):
         operator, delay = synapses.operator, synapses.delay_steps
         if isinstance(operator, Csr):
-            rows = np.repeat(np.arange(operator.shape[0]), np.diff(operator.indptr))[mine]
-            counts = np.bincount(rows, minlength=operator.shape[0])
+            counts = np.bincount(operator.rows[mine], minlength=operator.shape[0])
             operator = Csr(
                 indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
                 indices=operator.indices[mine],

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from snn_deploy.backends.loihi.job import GEOMETRY_LIMIT
+from snn_deploy.backends.loihi.job import GEOMETRY_LIMIT, is_programmed
 from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.network import Network
-from snn_deploy.ir.synapses import Conv2d, Csr, Shape
+from snn_deploy.ir.synapses import Conv2d, Csr, Shape, weights_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -48,7 +48,7 @@ class LoihiPopulation:
     @property
     def programmed(self) -> bool:
         """Whether the chip's own neuron, which resets to 0 and starts at 0, cannot run it."""
-        return self.reset == "subtract" or bool(np.any(self.v_reset) or np.any(self.v_init))
+        return is_programmed(self.reset, self.v_reset, self.v_init)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,8 +80,9 @@ class LoihiSynapses:
     @property
     def weights(self) -> Array:
         """The stored mantissas: of a Csr its nonzeros, of a convolution its kernels."""
-        operator = self.operator
-        return operator.data if isinstance(operator, Csr) else operator.weight
+        weights = weights_of(self.operator)
+        assert weights is not None
+        return weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,9 +145,8 @@ def delay_table(synapses: LoihiSynapses) -> int | Array:
         return synapses.delay_steps
     operator = synapses.operator
     assert isinstance(operator, Csr)
-    rows = np.repeat(np.arange(operator.shape[0]), np.diff(operator.indptr))
     table = np.zeros(operator.shape, np.int64)
-    table[rows, operator.indices] = synapses.delay_steps
+    table[operator.rows, operator.indices] = synapses.delay_steps
     return table
 
 
