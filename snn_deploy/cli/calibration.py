@@ -32,10 +32,10 @@ def observed(network: Network, path: Path | None) -> dict[str, Reached] | None:
     """Return how far each population's states go in float on the samples of ``path``, if any."""
     if path is None:
         return None
-    from snn_deploy.io.inputs import read_inputs
+    from snn_deploy.io.inputs import read_for
     from snn_deploy.passes.calibrate import observe
     from snn_deploy.report.analyse import encoded, encoded_batches
 
-    data = read_inputs(path, network.input_population.shape)
+    data = read_for(path, {name: network.shapes[name] for name in network.inputs})
     spans = encoded_batches(network, data, data.samples)
     return observe(network, (encoded(network, data, *span) for span in spans))

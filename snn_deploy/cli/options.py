@@ -350,14 +350,11 @@ def read_data(network: Network, options: dict[str, Any]) -> InputData:
     """Return the samples that the options name, checked against the network."""
     from dataclasses import replace
 
-    from snn_deploy.io.inputs import read_inputs, read_several
+    from snn_deploy.io.inputs import read_for
     from snn_deploy.report.analyse import check_labels
 
     path = options["input_path"]
-    if len(network.inputs) > 1:
-        data = read_several(path, {name: network.shapes[name] for name in network.inputs})
-    else:
-        data = read_inputs(path, network.input_population.shape)
+    data = read_for(path, {name: network.shapes[name] for name in network.inputs})
     data = replace(data.first(options.get("samples")), source=str(path))
     check_labels(network, data)
     return data

@@ -18,7 +18,15 @@ from snn_deploy.ir.arrays import Array
 if TYPE_CHECKING:
     from snn_deploy.ir.network import Coding
 
-__all__ = ["InputData", "encode", "encode_several", "read_inputs", "read_several", "save_npz"]
+__all__ = [
+    "InputData",
+    "encode",
+    "encode_several",
+    "read_for",
+    "read_inputs",
+    "read_several",
+    "save_npz",
+]
 
 InputKind = Literal["static", "steps"]
 # float32 arithmetic before saving may overshoot 1 by this much; more is the user's to scale.
@@ -125,6 +133,14 @@ def read_several(
             )
     labels = None if y is None else _check_labels(y, len(x), f"{where} -> y")
     return InputData(x=x, y=labels, kind=kinds[first], source=where, sha256=digest, several=several)
+
+
+def read_for(path: PathLike, shapes: Mapping[str, tuple[int, ...]]) -> InputData:
+    """Read samples for a model with these inputs: ``x`` for one, else an array for each name."""
+    if len(shapes) > 1:
+        return read_several(path, shapes)
+    (shape,) = shapes.values()
+    return read_inputs(path, shape)
 
 
 def _tuple(shape: tuple[int, ...], *axes: str) -> str:

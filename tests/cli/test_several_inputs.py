@@ -64,6 +64,13 @@ def test_lava_agrees(lava, here, model):
     assert "verify loihi: 0 mismatches" in ran.out
 
 
+def test_samples_of_all_inputs_calibrate(here, model):
+    arguments = ("run", "two.nir", "-t", "loihi", "-i", "two.npz", "--calibrate", "two.npz", "-v")
+    ran = run_cli(*arguments)
+    assert ran.code == 0, ran.err
+    assert "states have room for the calibration samples" in " ".join(ran.out.split())
+
+
 def test_an_input_without_an_array_is_named(here, model):
     np.savez(here / "one.npz", left=model["left"])
     ran = run_cli("run", "two.nir", "-t", "cpu", "-i", "one.npz")
