@@ -29,8 +29,9 @@ def measure(
     from snn_deploy.backends.arithmetics import ARITHMETICS
     from snn_deploy.frontends.state import load_state
     from snn_deploy.io.ticket import read_ticket
-    from snn_deploy.tickets import loop, models
+    from snn_deploy.tickets import loop
     from snn_deploy.tickets.config import TrainConfig, arranged, data_of, recipe_of, resolved
+    from snn_deploy.tickets.models.build import build
     from snn_deploy.tickets.qat import Grid, fine_tune
     from snn_deploy.tickets.trainer import train
 
@@ -46,7 +47,7 @@ def measure(
     for target in targets:
         for width in bits:
             with loop.deterministic(seed):
-                model = models.build(arch, x.shape[1:], data.classes, hidden=config.hidden)
+                model = build(arch, x.shape[1:], data.classes, hidden=config.hidden)
                 load_state(model, ticket.state)
                 result = fine_tune(
                     model,

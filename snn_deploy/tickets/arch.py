@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_deploy.errors import InputError, UsageError
 from snn_deploy.frontends.state import module_with_example
-from snn_deploy.tickets import models
+from snn_deploy.tickets.models.build import ARCHITECTURES, build
 
 
 def module_from_arch(
@@ -25,14 +25,14 @@ def module_from_arch(
     "file.py:factory", which runs the user's own file. input_shape: of one sample; needed where
     neither the factory nor the state_dict tells. Raises UsageError and InputError.
     """
-    if spec in models.ARCHITECTURES:
+    if spec in ARCHITECTURES:
         if state is None:
             raise UsageError(f"{spec} takes its sizes from a state_dict, and none was given")
         return _built_in(spec, {k: tuple(v.shape) for k, v in state.items()}, input_shape)
     if ":" not in spec:
         raise UsageError(
             f"unknown architecture {spec!r}",
-            hint=f"{', '.join(models.ARCHITECTURES)}, or FILE.py:FACTORY",
+            hint=f"{', '.join(ARCHITECTURES)}, or FILE.py:FACTORY",
         )
     return module_with_example(spec, input_shape)
 
@@ -60,4 +60,4 @@ def _built_in(
             used=f"keys {', '.join(sorted(shapes)[:6]) or 'none'}",
             hint="for a network of your own: --arch FILE.py:FACTORY",
         ) from err
-    return models.build(spec, shape, classes, hidden=hidden), torch.zeros(1, *shape)
+    return build(spec, shape, classes, hidden=hidden), torch.zeros(1, *shape)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from snn_deploy.errors import UsageError
 from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.tickets import data as datasets
-from snn_deploy.tickets import imp, loop, models, nmnist, pruning
+from snn_deploy.tickets import imp, loop, nmnist, pruning
+from snn_deploy.tickets.models.build import ARCHITECTURES
 from snn_deploy.tickets.qat import Grid
 
 METHODS = ("imp",)
@@ -102,10 +103,10 @@ def resolved(config: TrainConfig) -> TrainConfig:
     """Return ``config`` with the architecture's defaults filled in; raises UsageError."""
     if config.method not in METHODS:
         raise UsageError(f"unknown method {config.method!r}", hint=f"one of {', '.join(METHODS)}")
-    if config.arch not in models.ARCHITECTURES:
+    if config.arch not in ARCHITECTURES:
         raise UsageError(
             f"unknown architecture {config.arch!r}",
-            hint=f"one of {', '.join(models.ARCHITECTURES)}",
+            hint=f"one of {', '.join(ARCHITECTURES)}",
         )
     if config.data not in datasets.DATASETS:
         raise UsageError(

@@ -73,6 +73,7 @@ class LIF(nn.Module):  # type: ignore[misc]
     and the membrane and returns spikes and the new membrane. Raises UsageError.
     """
 
+    takes_steps = True
     tau_s: Number
     r: Number
     v_leak: Number

@@ -15,7 +15,7 @@ import torch
 import snn_deploy
 from snn_deploy.errors import OutputError
 from snn_deploy.frontends.state import save_ticket
-from snn_deploy.tickets import imp, loop, models, pruning
+from snn_deploy.tickets import imp, loop, pruning
 from snn_deploy.tickets.config import (
     TrainConfig,
     arranged,
@@ -27,6 +27,7 @@ from snn_deploy.tickets.config import (
     resolved,
     step_s_of,
 )
+from snn_deploy.tickets.models.build import build
 from snn_deploy.tickets.qat import OnGrid, QatResult, fine_tune
 
 __all__ = [
@@ -80,7 +81,7 @@ def train(
     settings, coding = _settings(config), coding_of(config)
     start = time.perf_counter()
     with loop.deterministic(loop.stream_seed(config.seed, "weights")):
-        model = models.build(
+        model = build(
             config.arch, shape, data.classes, hidden=config.hidden, dt_s=step_s_of(config)
         )
         _check_reachable(model, config.sparsity)

@@ -202,18 +202,18 @@ def test_a_target_without_settings_says_so(here):
 def test_a_plain_state_dict_with_its_architecture(here, suffix):
     import torch
 
-    from snn_deploy.tickets import models
+    from snn_deploy.tickets.models.build import build
 
     torch.manual_seed(0)
-    module = models.build("mlp", (12,), 3, hidden=(8,))
+    module = build("mlp", (12,), 3, hidden=(8,))
     if suffix == ".pt":
         torch.save(module.state_dict(), here / "weights.pt")
     else:
         save_file = pytest.importorskip("safetensors.torch").save_file
         save_file(module.state_dict(), here / "weights.safetensors")
     (here / "net.py").write_text(
-        "import torch\nfrom snn_deploy.tickets import models\n"
-        "def net():\n    return models.build('mlp', (12,), 3, hidden=(8,)), torch.zeros(1, 12)\n"
+        "import torch\nfrom snn_deploy.tickets.models.build import build\n"
+        "def net():\n    return build('mlp', (12,), 3, hidden=(8,)), torch.zeros(1, 12)\n"
     )
     run = ("-t", "cpu", "-i", "mlp.npz", "--coding", "rate", "--steps", 4)
     named = result(f"weights{suffix}", *run, "--arch", "mlp")

@@ -20,7 +20,8 @@ from snn_deploy.io.ticket import network_of, parse_ticket  # noqa: E402
 from snn_deploy.ir.network import Source  # noqa: E402
 from snn_deploy.passes.pipeline import fold  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
-from snn_deploy.tickets.models import TimeSequential, build  # noqa: E402
+from snn_deploy.tickets.models.build import build  # noqa: E402
+from snn_deploy.tickets.models.layers import TimeSequential  # noqa: E402
 
 CONV_INPUT = torch.zeros(1, 1, 8, 8)
 

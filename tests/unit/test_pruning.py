@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 from snn_deploy.errors import UsageError  # noqa: E402
 from snn_deploy.tickets import pruning  # noqa: E402
-from snn_deploy.tickets.models import build  # noqa: E402
+from snn_deploy.tickets.models.build import build  # noqa: E402
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

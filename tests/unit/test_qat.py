@@ -21,7 +21,8 @@ from snn_deploy.passes.pipeline import fold  # noqa: E402
 from snn_deploy.passes.quantize import quantize  # noqa: E402
 from snn_deploy.passes.scale import learned_of  # noqa: E402
 from snn_deploy.tickets import data as datasets  # noqa: E402
-from snn_deploy.tickets import loop, models, qat  # noqa: E402
+from snn_deploy.tickets import loop, qat  # noqa: E402
+from snn_deploy.tickets.models.build import build  # noqa: E402
 from snn_deploy.tickets.qat import Grid, OnGrid, same_integers  # noqa: E402
 from snn_deploy.tickets.trainer import TrainConfig, checkpoint_path, resolved, train  # noqa: E402
 
@@ -52,7 +53,7 @@ def shape_of(arch):
 def lively(arch, *, tau_s=2e-3):
     """Return a model in which every layer spikes, with batch-norm statistics of some training."""
     torch.manual_seed(0)
-    model = models.build(arch, shape_of(arch), 10, hidden=(12, 8), tau_s=tau_s, v_threshold=0.3)
+    model = build(arch, shape_of(arch), 10, hidden=(12, 8), tau_s=tau_s, v_threshold=0.3)
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if "bn" in name and value.is_floating_point():

@@ -21,7 +21,7 @@ from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
 from snn_deploy.ir.network import Readout, Source  # noqa: E402
 from snn_deploy.tickets.arch import module_from_arch  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
-from snn_deploy.tickets.models import build  # noqa: E402
+from snn_deploy.tickets.models.build import build  # noqa: E402
 
 X = torch.zeros(1, 6)
 

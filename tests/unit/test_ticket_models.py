@@ -11,8 +11,9 @@ from torch import nn  # noqa: E402
 import snn_deploy  # noqa: E402
 from snn_deploy.engine.event import EventEngine  # noqa: E402
 from snn_deploy.errors import UnsupportedError, UsageError  # noqa: E402
-from snn_deploy.tickets import models, pruning  # noqa: E402
+from snn_deploy.tickets import pruning  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
+from snn_deploy.tickets.models.build import build  # noqa: E402
 from snn_deploy.tickets.recurrent import RecurrentLIF  # noqa: E402
 
 
@@ -45,9 +46,7 @@ def test_gradients_flow_back_in_time_through_the_recurrent_weights():
 
 
 def test_becomes_a_population_that_feeds_itself_one_step_later():
-    net = snn_deploy.from_torch(
-        models.build("recurrent", (9,), 4, hidden=(7, 5)), torch.zeros(1, 9)
-    )
+    net = snn_deploy.from_torch(build("recurrent", (9,), 4, hidden=(7, 5)), torch.zeros(1, 9))
     loops = [p for p in net.projections if p.pre == p.post]
     assert [(p.pre, p.synapses[0].weight.shape) for p in loops] == [
         ("lif1", (7, 7)),
@@ -56,7 +55,7 @@ def test_becomes_a_population_that_feeds_itself_one_step_later():
 
 
 def test_recurrent_weights_are_pruned_like_the_others():
-    model = models.build("recurrent", (9,), 4, hidden=(7,))
+    model = build("recurrent", (9,), 4, hidden=(7,))
     weights = pruning.prunable(model)
     assert set(weights) == {"fc1.weight", "lif1.recurrent.weight", "fc2.weight"}
     masks = pruning.global_magnitude(weights, 0.5)
@@ -94,14 +93,14 @@ def test_a_neuron_of_ones_own_names_the_layer_that_leads_back():
 @pytest.mark.parametrize("shape", [(64,), (1, 3, 8), (1, 8, 2)])
 def test_samples_that_no_conv_net_takes(shape):
     with pytest.raises(UsageError, match="H and W of 4 or more") as caught:
-        models.build("conv", shape, 10)
+        build("conv", shape, 10)
     assert str(shape) in caught.value.used
     assert "--arch mlp" in caught.value.hint
 
 
 def test_pools_leave_out_an_odd_row_and_column():
     torch.manual_seed(0)
-    model = models.build("conv", (2, 34, 30), 10, hidden=(3, 5), v_threshold=0.1)
+    model = build("conv", (2, 34, 30), 10, hidden=(3, 5), v_threshold=0.1)
     assert model.fc.in_features == 5 * 8 * 7
     x = (torch.rand(6, 4, 2, 34, 30, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     with torch.no_grad():

@@ -17,7 +17,8 @@ from snn_deploy.errors import InputError, OutputError, UsageError  # noqa: E402
 from snn_deploy.io.inputs import encode  # noqa: E402
 from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
 from snn_deploy.ir.network import Coding  # noqa: E402
-from snn_deploy.tickets import data, loop, models  # noqa: E402
+from snn_deploy.tickets import data, loop  # noqa: E402
+from snn_deploy.tickets.models.build import ARCHITECTURES  # noqa: E402
 from snn_deploy.tickets.trainer import (  # noqa: E402
     TrainConfig,
     checkpoint_path,
@@ -220,7 +221,7 @@ def test_settings_that_make_no_sense(tmp_path, changes, words):
 
 
 def test_defaults_follow_the_architecture(tmp_path):
-    for arch in models.ARCHITECTURES:
+    for arch in ARCHITECTURES:
         for name in data.DATASETS:
             config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
             given = {k: v for k, v in asdict(config).items() if v is None}

@@ -1,0 +1,1 @@
+"""The networks that ``train`` offers; its modules import torch, so import them lazily."""
