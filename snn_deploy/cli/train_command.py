@@ -13,14 +13,21 @@ import click
 from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
+# Named here too, because --help must not wait for torch; a test compares.
+METHODS = (
+    "imp", "eb", "et", "eb-et", "gradr", "stds", "ndsnn", "set", "rigl", "static", "connection",
+    "random", "reinit", "snip",
+)  # fmt: skip
+
 
 @click.command("train", short_help="Find a sparse ticket by training.")
 @click.option(
     "--method",
-    type=click.Choice(["imp"]),
+    type=click.Choice(METHODS),
     default="imp",
     show_default=True,
-    help="How to find the ticket.",
+    metavar="NAME",
+    help=f"How to find the ticket: {', '.join(METHODS)}.",
 )
 @click.option(
     "--arch",
@@ -80,6 +87,27 @@ from snn_deploy.cli.output import check_targets, emit
     "--qat-epochs", type=click.IntRange(min=1), metavar="N", help="Epochs of that fine-tuning."
 )
 @click.option(
+    "-p",
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the method (docs/methods.md).",
+)
+@click.option(
+    "--masks-from",
+    type=click.Path(path_type=Path),
+    metavar="TICKET.pt",
+    help="For reinit and random: whose masks.",
+)
+@click.option(
+    "--compute-on",
+    "device",
+    metavar="DEVICE",
+    help="cpu or cuda (default: cuda where there is one).",
+)
+@click.option("--amp", is_flag=True, help="Layers compute in bfloat16.")
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
@@ -103,12 +131,12 @@ from snn_deploy.cli.output import check_targets, emit
     metavar="X.npz",
     help="Write the test samples too.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the last finished round.")
+@click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
 @output_options
 def command(**options: Any) -> None:
     """Train a spiking network, prune it, and write the sparse ticket.
 
-    Ctrl-C keeps the last finished round; --resume goes on from it.
+    Ctrl-C keeps the last finished epoch; --resume goes on from it.
     """
     check_targets(options)
     train, config = trainer(options)
@@ -122,9 +150,9 @@ def command(**options: Any) -> None:
             result = train(config, progress=update)
     except KeyboardInterrupt:
         if kept.exists():
-            click.echo(f"kept the last finished round in {kept}; go on with --resume", err=True)
+            click.echo(f"kept the last finished epoch in {kept}; go on with --resume", err=True)
         else:
-            click.echo("nothing kept: the dense network was not finished", err=True)
+            click.echo("nothing kept: the first epoch was not finished", err=True)
         raise
     if options["test_to"] is not None:
         from snn_deploy.tickets.samples import save_test_set
@@ -148,14 +176,29 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
         ) from None
     fields = (
         "out", "method", "arch", "data", "data_dir", "sparsity", "rounds", "epochs", "coding",
-        "steps", "limit", "bits", "qat_epochs", "seed", "resume", "force",
+        "steps", "limit", "bits", "qat_epochs", "masks_from", "device", "amp", "seed", "resume",
+        "force",
     )  # fmt: skip
     values = {k: options[k] for k in fields if k in options}
+    values["params"] = _pairs(options.get("params", ()))
     if options.get("qat") is not None:
         from snn_deploy.backends.arithmetics import ARITHMETICS
 
         values["qat"] = ARITHMETICS[options["qat"]]
     return train, TrainConfig(**values)
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    from snn_deploy.errors import UsageError
+
+    pairs = dict(text.split("=", 1) for text in texts if "=" in text)
+    if len(pairs) < len(texts):
+        raise UsageError(
+            "a method's parameter is given once, as NAME=VALUE",
+            used=", ".join(texts),
+            hint="-p prior=0.2",
+        )
+    return pairs
 
 
 @contextmanager

@@ -14,9 +14,23 @@ def train_report(result: Any, method: str, arch: str, data: str) -> Report:
     rounds = [asdict(r) for r in result.rounds]
     lines: tuple[tuple[str, str], ...] = (
         ("ticket", str(result.path)),
-        ("dense", f"{units.percent(result.dense_accuracy)} on the test data"),
-        ("sparse", f"{units.percent(result.ticket_accuracy)} at {units.percent(result.sparsity)}"),
+        *(
+            ()
+            if result.dense_accuracy is None
+            else (("dense", f"{units.percent(result.dense_accuracy)} on the test data"),)
+        ),
+        (
+            "sparse",
+            f"{units.percent(result.ticket_accuracy)} on the test data at "
+            f"{units.percent(result.sparsity)}",
+        ),
         ("weights", f"{result.nonzeros:,} of {result.weights:,} left"),
+        *_found(result.found),
+        (
+            "cost",
+            f"{result.timestep_epochs:,} timestep-epochs, spike rate x density "
+            f"{units.count(result.cost)}",
+        ),
         ("took", f"{result.seconds:.1f} s"),
     )
     if result.qat is not None:
@@ -26,19 +40,25 @@ def train_report(result: Any, method: str, arch: str, data: str) -> Report:
         lines = (*lines[:-1], ("integers", text), lines[-1])
     table = Table(
         title="",
-        columns=("round", "sparsity", "test accuracy"),
+        columns=("phase", "sparsity", "test accuracy", "epochs", "timestep-epochs"),
         rows=tuple(
-            (str(i), units.percent(r.sparsity), units.percent(r.accuracy))
-            for i, r in enumerate(result.rounds)
+            (
+                r.name,
+                units.percent(r.sparsity),
+                "-" if r.accuracy is None else units.percent(r.accuracy),
+                str(r.epochs),
+                f"{r.timestep_epochs:,}",
+            )
+            for r in result.rounds
         ),
-        align="rrr",
+        align="lrrrr",
     )
     return Report(
         command="train",
         title=f"train {arch} on {data} with {method}",
         sections=(
             Section(title="", items=(Text(lines=lines),)),
-            Section(title="Rounds", items=(table,)),
+            Section(title="Phases", items=(table,)),
         ),
         data={
             "ticket": str(result.path),
@@ -49,7 +69,22 @@ def train_report(result: Any, method: str, arch: str, data: str) -> Report:
             "nonzeros": result.nonzeros,
             "weights": result.weights,
             "rounds": rounds,
+            "found": result.found,
+            "timestep_epochs": result.timestep_epochs,
+            "cost": result.cost,
             "qat": None if result.qat is None else asdict(result.qat),
         },
         rows=tuple(rounds),
     )
+
+
+def _found(found: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what a search found beside the weights, in words."""
+    lines = []
+    if "t_early" in found:
+        lines.append(("early time", f"searched with {found['t_early']} of {found['steps']} steps"))
+    if "stop_epoch" in found:
+        stop = found["stop_epoch"]
+        text = "the masks never settled" if stop is None else f"masks settled in epoch {stop}"
+        lines.append(("early bird", text))
+    return tuple(lines)

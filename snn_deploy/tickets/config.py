@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from snn_deploy.errors import UsageError
 from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.tickets import data as datasets
-from snn_deploy.tickets import imp, loop, nmnist, pruning
+from snn_deploy.tickets import loop, nmnist, pruning
+from snn_deploy.tickets.methods.base import Plan
+from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
 from snn_deploy.tickets.models.build import ARCHITECTURES
 from snn_deploy.tickets.qat import Grid
 
-METHODS = ("imp",)
 # Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
 _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("mlp", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128)},
@@ -52,6 +54,8 @@ _SHIFT = {"digits": 0, "mnist": 0, "nmnist": 1}
 # Behind a batch norm, the scale of a layer's weights says nothing about the others'.
 _LAYER_ADAPTIVE = {"mlp": False, "conv": True, "recurrent": False}
 _IMAGE_STEP_S = 1e-3
+# A method's only run is given about the time of a search.
+_ONE_RUN_LONGER = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,10 @@ class TrainConfig:
     frames last dt_s each. shift: training samples move by up to so many pixels. limit: use only
     the first so many training samples. qat: fine-tune after the last round as this target's
     integers compute, with weights of ``bits`` bits (None: the target's own), for qat_epochs epochs
-    (None: as many as round_epochs). resume: go on from the checkpoint. force: replace ``out``.
+    (None: as many as round_epochs). params: of the method, see ``methods.catalog``. masks_from: a
+    ticket whose masks "reinit" takes, and whose densities "random". device: "cpu", "cuda" (None:
+    cuda where there is one). amp: layers compute in bfloat16. resume: go on from the checkpoint.
+    force: replace ``out``.
     """
 
     out: str | Path
@@ -94,6 +101,10 @@ class TrainConfig:
     qat: Arithmetic | None = None
     bits: int | None = None
     qat_epochs: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    masks_from: str | Path | None = None
+    device: str | None = None
+    amp: bool = False
     seed: int = 0
     resume: bool = False
     force: bool = False
@@ -137,7 +148,21 @@ def resolved(config: TrainConfig) -> TrainConfig:
             used=f"bits = {config.bits}, qat_epochs = {config.qat_epochs}",
             hint="say for which target: --qat loihi or --qat fpga",
         )
+    if (config.method == "reinit") > (config.masks_from is not None):
+        raise UsageError(
+            "re-initialised training needs the masks of another ticket",
+            hint="--masks-from TICKET.pt",
+        )
+    if config.masks_from is not None and config.method not in ("reinit", "random"):
+        raise UsageError(
+            f"method {config.method} finds its own masks",
+            used=f"masks_from = {config.masks_from}",
+            hint="only reinit and random take those of another ticket",
+        )
+    config = replace(config, params=parameters_of(config.method, config.params))
     pruning.schedule(config.sparsity, config.rounds)
+    if config.method in ONE_RUN and config.epochs is None:
+        missing["epochs"] *= _ONE_RUN_LONGER
     if config.rounds is None:
         missing["rounds"] = pruning.default_rounds(
             config.sparsity, _SHARE_PER_ROUND[config.arch, config.data]
@@ -209,15 +234,17 @@ def recipe_of(config: TrainConfig) -> loop.Recipe:
         batch_size=config.batch_size,
         weight_decay=config.weight_decay,
         shift=config.shift,
+        amp=config.amp,
     )
 
 
-def plan_of(config: TrainConfig) -> imp.Plan:
+def plan_of(config: TrainConfig) -> Plan:
     """Return the rounds of a resolved configuration."""
     assert config.epochs is not None
     assert config.round_epochs is not None
     assert config.rewind_epoch is not None
-    return imp.Plan(
+    return Plan(
+        sparsity=config.sparsity,
         sparsities=pruning.schedule(config.sparsity, config.rounds),
         epochs=config.epochs,
         round_epochs=config.round_epochs,

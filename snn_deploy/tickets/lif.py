@@ -133,6 +133,8 @@ class LIF(nn.Module):  # type: ignore[misc]
 
     def forward(self, current: Tensor) -> Tensor:
         """Return the spikes (steps, batch, ...), 0 or 1, for currents of the same shape."""
+        if current.dtype in (torch.bfloat16, torch.float16):  # of layers under autocast
+            current = current.float()
         keep, gain, offset = self.coefficients()
         spikes: Tensor = _Scan.apply(
             current,

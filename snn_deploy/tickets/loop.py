@@ -1,13 +1,14 @@
-"""One training run under fixed masks, and the evaluation that deployment repeats exactly."""
+"""One training run, and the evaluation that deployment repeats exactly."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch.nn import functional
 from snn_deploy.errors import InputError
 from snn_deploy.io.inputs import encode
 from snn_deploy.ir.network import Coding
-from snn_deploy.tickets import pruning
+from snn_deploy.tickets.rate import SpikeRate
+from snn_deploy.tickets.sparsify.base import Sparsifier
 
 CodingKind = Literal["rate", "direct", "events"]
 EVAL_BATCH = 256
@@ -48,7 +50,8 @@ class Recipe:
     """Numbers of one training run: lr is Adam's peak, reached after a warm-up, then a cosine.
 
     temperature scales spike counts into logits: a lead of ``steps`` spikes is worth it. shift:
-    training samples move by up to so many pixels along both axes, each time anew.
+    training samples move by up to so many pixels along both axes, each time anew. amp: layers
+    compute in bfloat16, neurons and the loss in float32.
     """
 
     steps: int
@@ -59,6 +62,38 @@ class Recipe:
     weight_decay: float
     temperature: float = 10.0
     shift: int = 0
+    amp: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """What one epoch was: T, loss and accuracy (0..1) of the training data while it ran, spikes
+    per neuron and step, the share of weights that were not 0, and its time.
+    """
+
+    steps: int
+    loss: float
+    accuracy: float
+    spike_rate: float
+    density: float
+    seconds: float
+
+    @property
+    def cost(self) -> float:
+        """Spike rate times density: what an event-driven machine would do, per dense weight."""
+        return self.spike_rate * self.density
+
+
+class Penalty(Protocol):
+    """A term of the loss that sees what happens inside the model while it computes."""
+
+    def watch(self, model: nn.Module) -> AbstractContextManager[object]:
+        """Return a context in which the model's forward pass is observed."""
+        ...
+
+    def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the term for what was observed; output: (steps, batch, classes)."""
+        ...
 
 
 @contextmanager
@@ -80,6 +115,120 @@ def stream_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+class Run:
+    """One training run of a model, epoch by epoch; ``state_dict`` holds all that the next needs.
+
+    x: (n, ...) analogue samples or (n, steps, ...) events, y: (n,) labels, both on the CPU; the
+    model is trained in place, where its parameters are. Batches, moves and spikes come from
+    ``seed`` alone. sparsifier: updates the model (None: all of it, dense). forward: computes in
+    place of ``model`` itself, with its parameters. penalty: a term of the loss from the model's
+    output and the labels, computed under ``penalty.watch``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        recipe: Recipe,
+        *,
+        epochs: int,
+        seed: int,
+        sparsifier: Sparsifier | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        penalty: Penalty | None = None,
+    ) -> None:
+        self._model, self._x, self._y, self._recipe = model, x, y, recipe
+        self.sparsifier = Sparsifier(model) if sparsifier is None else sparsifier
+        self._forward = model if forward is None else forward
+        self._penalty = penalty
+        self._generator = torch.Generator().manual_seed(seed)
+        self._optimizer = torch.optim.AdamW(
+            self.sparsifier.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+        self._device = next(model.parameters()).device
+        self._updates = epochs * updates_per_epoch(len(x), recipe)
+        self.epochs = epochs
+        self.records: list[Epoch] = []
+
+    def epoch(self) -> Epoch:
+        """Train one epoch more; raises InputError where the loss stops being finite."""
+        model, recipe, done = self._model, self._recipe, len(self.records)
+        start = time.perf_counter()
+        update = done * updates_per_epoch(len(self._x), recipe)
+        warm_up = max(1, round(0.05 * self._updates))
+        order = torch.randperm(len(self._x), generator=self._generator)
+        total_loss, correct, density = 0.0, 0, 0.0
+        model.train()
+        with SpikeRate(model) as rate:
+            for chosen in order.split(recipe.batch_size):
+                share = min(1.0, (update + 1) / warm_up)
+                share *= 0.5 * (1 + math.cos(math.pi * update / self._updates))
+                for group in self._optimizer.param_groups:
+                    group["lr"] = recipe.lr * share
+                x = training_input(self._x[chosen], recipe, self._generator).to(self._device)
+                y = self._y[chosen].to(self._device)
+                density += self.sparsifier.density() * len(chosen)
+                loss, counts = self._loss(x, y)
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.sparsifier.step(self._optimizer)
+                update += 1
+                total_loss += float(loss.detach()) * len(chosen)
+                correct += int((counts.argmax(1) == y).sum())
+        if not math.isfinite(total_loss):
+            raise InputError(
+                "training diverged: the loss is not finite",
+                used=f"epoch {done + 1}, learning rate {recipe.lr:g}",
+                hint="use a smaller learning rate",
+            )
+        n = len(self._x)
+        self.records.append(
+            Epoch(
+                steps=recipe.steps,
+                loss=total_loss / n,
+                accuracy=correct / n,
+                spike_rate=rate.mean(),
+                density=density / n,
+                seconds=time.perf_counter() - start,
+            )
+        )
+        return self.records[-1]
+
+    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch, and its output spikes summed over the steps."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.amp):
+            if self._penalty is None:
+                output = self._forward(x)
+            else:
+                with self._penalty.watch(self._model):
+                    output = self._forward(x)
+        counts = output.float().sum(0)
+        logits = counts * (self._recipe.temperature / self._recipe.steps)
+        loss = functional.cross_entropy(logits, y)
+        if self._penalty is not None:
+            loss = loss + self._penalty(output, y)
+        return loss, counts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state after the last epoch: tensors and JSON values."""
+        return {
+            "model": copy_state(self._model),
+            "optimizer": self._optimizer.state_dict(),
+            "sparsifier": self.sparsifier.state_dict(),
+            "generator": self._generator.get_state(),
+            "records": [asdict(record) for record in self.records],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; raises KeyError, TypeError, ValueError or RuntimeError."""
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.sparsifier.load_state_dict(state["sparsifier"])
+        self._generator.set_state(state["generator"])
+        self.records = [Epoch(**record) for record in state["records"]]
+
+
 def fit(
     model: nn.Module,
     x: Tensor,
@@ -88,60 +237,35 @@ def fit(
     *,
     epochs: int,
     seed: int,
-    masks: Mapping[str, Tensor],
+    sparsifier: Sparsifier | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
-    after_epoch: Callable[[int, float, float], None] | None = None,
-) -> None:
-    """Train ``model`` in place for ``epochs`` epochs, with an optimizer and schedule of its own.
-
-    x: (n, ...) analogue samples or (n, steps, ...) events, y: (n,) labels. Masked weights are 0
-    at every step. Batches, moves and spikes come from ``seed`` alone. forward: computes in place
-    of ``model`` itself, with its parameters. after_epoch gets (epochs done, loss, accuracy).
-    Raises InputError where the loss stops being finite.
-    """
-    forward = model if forward is None else forward
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
-    )
-    batches = math.ceil(len(x) / recipe.batch_size)
-    warm_up = max(1, round(0.05 * epochs * batches))
-    pruning.apply(model, masks)
-    model.train()
-    update = 0
-    for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=generator)
-        total_loss, correct = 0.0, 0
-        for chosen in order.split(recipe.batch_size):
-            share = update / (epochs * batches)
-            rate = min(1.0, (update + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * share))
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * rate
-            counts = forward(_training_input(x[chosen], recipe, generator)).sum(0)
-            loss = functional.cross_entropy(counts * (recipe.temperature / recipe.steps), y[chosen])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            pruning.apply(model, masks)
-            update += 1
-            total_loss += float(loss.detach()) * len(chosen)
-            correct += int((counts.argmax(1) == y[chosen]).sum())
-        if not math.isfinite(total_loss):
-            raise InputError(
-                "training diverged: the loss is not finite",
-                used=f"epoch {epoch + 1}, learning rate {recipe.lr:g}",
-                hint="use a smaller learning rate",
-            )
+    after_epoch: Callable[[int, Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train ``model`` in place for ``epochs`` epochs, see Run; after_epoch: (number, record)."""
+    run = Run(model, x, y, recipe, epochs=epochs, seed=seed, sparsifier=sparsifier, forward=forward)
+    for number in range(1, epochs + 1):
+        record = run.epoch()
         if after_epoch is not None:
-            after_epoch(epoch + 1, total_loss / len(x), correct / len(x))
+            after_epoch(number, record)
+    return run.records
 
 
-def _training_input(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def updates_per_epoch(samples: int, recipe: Recipe) -> int:
+    """Return how many batches an epoch has."""
+    return math.ceil(samples / recipe.batch_size)
+
+
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the state_dict that later training does not change."""
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
+def training_input(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Return (steps, batch, ...): the events, fresh Bernoulli spikes, or the samples repeated."""
     if recipe.shift:
         x = shifted(x, recipe.shift, generator)
-    if recipe.coding == "events":
-        return x.movedim(1, 0).to(torch.get_default_dtype())
+    if recipe.coding == "events":  # a shorter run sees the first frames
+        return x[:, : recipe.steps].movedim(1, 0).to(torch.get_default_dtype())
     if recipe.coding == "direct":
         return (recipe.gain * x).expand(recipe.steps, *x.shape)
     chance = (recipe.gain * x).clamp(0, 1)
@@ -173,13 +297,14 @@ def evaluate(model: nn.Module, inputs: NDArray[np.generic], labels: NDArray[np.i
     """
     was_training = model.training
     model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     correct = 0
     with torch.no_grad():
         for start in range(0, len(labels), EVAL_BATCH):
             part = np.ascontiguousarray(inputs[start : start + EVAL_BATCH].swapaxes(0, 1))
-            counts = model(torch.from_numpy(part.astype(np.float32))).sum(0)
+            counts = model(torch.from_numpy(part.astype(np.float32)).to(device)).sum(0)
             # numpy's argmax is defined to take the first of equals; torch's is not.
-            guess = counts.numpy().argmax(1)
+            guess = counts.cpu().numpy().argmax(1)
             correct += int((guess == labels[start : start + EVAL_BATCH]).sum())
     model.train(was_training)
     return correct / len(labels)

@@ -1,4 +1,4 @@
-"""Magnitude pruning over the whole network: masks, their schedule, and how they are applied."""
+"""Magnitude pruning over the whole network: masks and their schedule."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def global_magnitude(
     or fewer survivors than asked for.
     """
     names = list(weights)
-    magnitude = [weights[name].detach().abs().flatten().to(torch.float64) for name in names]
+    magnitude = [weights[name].detach().abs().flatten().double().cpu() for name in names]
     left = [torch.ones_like(m, dtype=torch.bool) for m in magnitude]
     if masks is not None:
         left = [masks[name].flatten() for name in names]
@@ -112,14 +112,6 @@ def _share_of_larger(magnitude: Tensor) -> Tensor:
     share = torch.empty_like(squares)
     share[order] = squares / squares.cumsum(0).clamp_min(torch.finfo(squares.dtype).tiny)
     return share
-
-
-def apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set the weights of ``module`` that ``masks`` removes to exactly 0, in place."""
-    parameters = dict(module.named_parameters())
-    with torch.no_grad():
-        for name, mask in masks.items():
-            parameters[name].masked_fill_(~mask, 0.0)
 
 
 def sparsity_of(masks: Mapping[str, Tensor]) -> float:

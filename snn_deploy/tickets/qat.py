@@ -35,6 +35,7 @@ from snn_deploy.passes.reach import membrane_gain
 from snn_deploy.passes.scale import learned_of
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.lif import LIF
+from snn_deploy.tickets.sparsify.base import Masked
 
 LR_SHARE = 0.1  # of the dense network's learning rate
 _LEARNED = ("Linear", "Conv1d", "Conv2d")
@@ -229,7 +230,7 @@ def fine_tune(
         network = fold(network_from_module(model, example_input=example_input, coding=coding))
         return integer_accuracy(network, grid, inputs, labels)
 
-    def after_epoch(epoch: int, loss: float, share: float) -> None:
+    def after_epoch(epoch: int, record: loop.Epoch) -> None:
         if progress is not None:
             progress(
                 loop.Progress(
@@ -238,8 +239,8 @@ def fine_tune(
                     epochs=epochs,
                     done=done + epoch,
                     total=done + epochs,
-                    loss=loss,
-                    accuracy=share,
+                    loss=record.loss,
+                    accuracy=record.accuracy,
                     sparsity=pruning.sparsity_of(masks),
                 )
             )
@@ -252,7 +253,7 @@ def fine_tune(
         replace(recipe, lr=LR_SHARE * recipe.lr),
         epochs=epochs,
         seed=loop.stream_seed(seed, "qat"),
-        masks=masks,
+        sparsifier=Masked(model, masks),
         forward=view,
         after_epoch=after_epoch,
     )

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 import snn_deploy
-from snn_deploy.errors import OutputError
+from snn_deploy.errors import InputError, OutputError, UsageError
 from snn_deploy.frontends.state import save_ticket
-from snn_deploy.tickets import imp, loop, pruning
+from snn_deploy.io.ticket import read_ticket
+from snn_deploy.tickets import loop, pruning
+from snn_deploy.tickets.checkpoint import load_checkpoint, save_checkpoint
 from snn_deploy.tickets.config import (
     TrainConfig,
     arranged,
@@ -27,8 +29,11 @@ from snn_deploy.tickets.config import (
     resolved,
     step_s_of,
 )
+from snn_deploy.tickets.methods.base import Job
+from snn_deploy.tickets.methods.catalog import METHODS
 from snn_deploy.tickets.models.build import build
 from snn_deploy.tickets.qat import OnGrid, QatResult, fine_tune
+from snn_deploy.tickets.search import Round, Snapshot, search
 
 __all__ = [
     "TrainConfig",
@@ -43,21 +48,33 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What came out. Accuracies 0..1 on the test data; rounds[0] is the dense network.
+    """What came out. Accuracies 0..1 on the test data; the dense network's is None where the
+    method trains none.
 
     sparsity, nonzeros: of the weights in the ticket; where fine-tuning rounded them, it may have
-    made zeros beyond the masks.
+    made zeros beyond the masks. rounds: the method's phases; found: what it found beside weights.
     """
 
     path: Path
-    dense_accuracy: float
+    dense_accuracy: float | None
     ticket_accuracy: float
     sparsity: float
     nonzeros: int
     weights: int
-    rounds: tuple[imp.Round, ...]
+    rounds: tuple[Round, ...]
+    found: dict[str, Any]
     qat: QatResult | None
     seconds: float
+
+    @property
+    def timestep_epochs(self) -> int:
+        """Epochs times their steps, over all phases."""
+        return sum(r.timestep_epochs for r in self.rounds)
+
+    @property
+    def cost(self) -> float:
+        """Spike rate times density, summed over all epochs."""
+        return sum(r.cost for r in self.rounds)
 
 
 def train(
@@ -67,7 +84,7 @@ def train(
 
     The same configuration gives the same weights on the same machine and versions: one thread,
     and every random stream comes from ``seed``. KeyboardInterrupt passes through and leaves the
-    checkpoint of the last finished round. Raises UsageError, InputError, OutputError.
+    checkpoint of the last finished epoch. Raises UsageError, InputError, OutputError.
     """
     config = resolved(config)
     out = Path(config.out)
@@ -90,23 +107,35 @@ def train(
         if grid is not None:  # what has no integers is refused before the training
             OnGrid(model, grid, example_input=example, coding=coding)
         inputs = loop.evaluation_input(arranged(data.x_test, config), recipe, config.seed)
-        snapshot = (
-            imp.load_checkpoint(checkpoint, settings, model) if config.resume else imp.Snapshot()
-        )
-        imp.run(
-            model,
-            x,
-            y,
-            recipe,
-            plan,
+        model.to(device_of(config))
+        job = Job(
+            model=model,
+            x=x,
+            y=y,
+            recipe=recipe,
+            plan=plan,
             seed=config.seed,
-            evaluate=lambda m: loop.evaluate(m, inputs, data.y_test),
-            snapshot=snapshot,
-            save=lambda s: imp.save_checkpoint(checkpoint, s, settings),
-            progress=progress,
+            initial=loop.copy_state(model),
+            masks_from=None if config.masks_from is None else other_masks(config.masks_from, model),
         )
+        method = METHODS[config.method](job, config.params)
+        snapshot = load_checkpoint(checkpoint, settings) if config.resume else Snapshot()
+        try:
+            search(
+                job,
+                method,
+                snapshot,
+                evaluate=lambda: loop.evaluate(model, inputs, data.y_test),
+                save=lambda s: save_checkpoint(checkpoint, s, settings),
+                progress=progress,
+            )
+        except InputError as error:
+            raise error.located(str(checkpoint)) if error.where is None else error from None
+        model.cpu()
         rounds = tuple(snapshot.finished)
+        masks = snapshot.masks
         accuracy, tuned = rounds[-1].accuracy, None
+        assert accuracy is not None
         if grid is not None:
             assert config.qat_epochs is not None
             tuned = fine_tune(
@@ -117,30 +146,26 @@ def train(
                 grid,
                 epochs=config.qat_epochs,
                 seed=config.seed,
-                masks=snapshot.masks,
+                masks=masks,
                 example_input=example,
                 coding=coding,
                 inputs=inputs,
                 labels=data.y_test,
                 progress=progress,
-                done=plan.total - config.qat_epochs,
+                done=sum(r.epochs for r in rounds),
             )
             accuracy = loop.evaluate(model, inputs, data.y_test)
-        masks = snapshot.masks or {
-            name: torch.ones(p.shape, dtype=torch.bool)
-            for name, p in pruning.prunable(model).items()
-        }
-        if tuned is not None:
             kept = pruning.prunable(model)
             masks = {name: mask & (kept[name] != 0) for name, mask in masks.items()}
         result = TrainResult(
             path=out,
-            dense_accuracy=rounds[0].accuracy,
+            dense_accuracy=next((r.accuracy for r in rounds if r.name == "dense"), None),
             ticket_accuracy=accuracy,
             sparsity=pruning.sparsity_of(masks),
             nonzeros=sum(int(m.sum()) for m in masks.values()),
             weights=sum(m.numel() for m in masks.values()),
             rounds=rounds,
+            found=method.found(),
             qat=tuned,
             seconds=time.perf_counter() - start,
         )
@@ -161,6 +186,39 @@ def train(
 def checkpoint_path(out: str | Path) -> Path:
     """Return where the checkpoint of a ticket stands: ``<out>.ckpt``."""
     return Path(f"{os.fspath(out)}.ckpt")
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """Return where to train; UsageError for a device that is not there."""
+    if config.device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"there is no device {config.device!r}",
+            used=str(error).splitlines()[0],
+            hint="--compute-on cpu, or cuda where torch sees a GPU",
+        ) from None
+    return device
+
+
+def other_masks(path: str | Path, model: torch.nn.Module) -> pruning.Masks:
+    """Return another ticket's masks for ``model``; InputError where they do not fit."""
+    masks = {k: torch.from_numpy(np.array(m, bool)) for k, m in read_ticket(path).masks.items()}
+    weights = pruning.prunable(model)
+    wanted = {name: tuple(p.shape) for name, p in weights.items()}
+    found = {name: tuple(mask.shape) for name, mask in masks.items() if mask.ndim > 1}
+    if found != wanted:
+        differing = sorted(wanted.items() ^ found.items())
+        raise InputError(
+            "the other ticket's masks are not those of this network",
+            where=str(path),
+            used=", ".join(f"{name} {list(shape)}" for name, shape in differing[:4]),
+            hint="train it with the same --arch and --data",
+        )
+    return {name: masks[name] for name in weights}
 
 
 def _check_output(out: Path, force: bool) -> None:
@@ -185,8 +243,10 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     """Return what fixes the weights, as JSON values: paths and switches do not."""
     settings = asdict(config)
     settings["qat"] = None if config.qat is None else config.qat.name
-    for name in ("out", "data_dir", "resume", "force"):
+    for name in ("out", "data_dir", "device", "resume", "force"):
         del settings[name]
+    settings["masks_from"] = None if config.masks_from is None else str(config.masks_from)
+    settings["params"] = dict(config.params)
     settings["hidden"] = list(config.hidden or ())
     return settings
 
@@ -201,6 +261,9 @@ def _meta(settings: dict[str, Any], result: TrainResult) -> dict[str, Any]:
         "ticket_accuracy": result.ticket_accuracy,
         "sparsity": result.sparsity,
         "rounds": [asdict(r) for r in result.rounds],
+        "timestep_epochs": result.timestep_epochs,
+        "cost": result.cost,
+        "found": result.found,
         "qat": None if result.qat is None else asdict(result.qat),
         "versions": {
             "snn-deploy": getattr(snn_deploy, "__version__", "unknown"),

@@ -36,27 +36,27 @@ def test_a_ticket_its_test_set_and_a_report(here):
     assert ran.json["result"]["accuracy"] == pytest.approx(ticket.meta["ticket_accuracy"])
 
 
-def test_an_interrupt_keeps_the_last_round_and_resume_goes_on(here, monkeypatch):
+def test_an_interrupt_keeps_the_last_epoch_and_resume_goes_on(here, monkeypatch):
     assert train("-q").code == 0
     (here / "t.pt").rename(here / "whole.pt")
-    rounds = iter(range(10))
-    real = loop.fit
+    epochs = iter(range(10))
+    real = loop.Run.epoch
 
-    def fit(*args, **kwargs):
-        if next(rounds) == 2:
+    def epoch(self):
+        if next(epochs) == 2:
             raise KeyboardInterrupt
-        return real(*args, **kwargs)
+        return real(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "fit", fit)
+        patch.setattr(loop.Run, "epoch", epoch)
         ran = train()
     assert ran.code == 130
-    assert "kept the last finished round in t.pt.ckpt; go on with --resume" in ran.err
+    assert "kept the last finished epoch in t.pt.ckpt; go on with --resume" in ran.err
     assert not (here / "t.pt").exists()
     kept = (here / "t.pt.ckpt").read_bytes()
     with monkeypatch.context() as patch:
-        rounds = iter([2])
-        patch.setattr(loop, "fit", fit)
+        epochs = iter([2])
+        patch.setattr(loop.Run, "epoch", epoch)
         ran = train()
     assert "warning: t.pt.ckpt of an earlier run is not used without --resume" in ran.err
     assert (here / "t.pt.ckpt").read_bytes() == kept
@@ -69,16 +69,16 @@ def test_an_interrupt_keeps_the_last_round_and_resume_goes_on(here, monkeypatch)
     assert not (here / "t.pt.ckpt").exists()
 
 
-def test_an_interrupt_in_the_first_round_leaves_nothing(here, monkeypatch):
-    def fit(*_, **__):
+def test_an_interrupt_in_the_first_epoch_leaves_nothing(here, monkeypatch):
+    def epoch(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "fit", fit)
+    monkeypatch.setattr(loop.Run, "epoch", epoch)
     before = listing(here)
     ran = train()
     assert ran.code == 130
     assert "resume" not in ran.err
-    assert "nothing kept: the dense network was not finished" in ran.err
+    assert "nothing kept: the first epoch was not finished" in ran.err
     assert listing(here) == before
 
 
@@ -94,7 +94,7 @@ def test_outputs_that_exist_are_refused_before_training(here, monkeypatch, exist
     def never(*_, **__):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(loop, "fit", never)
+    monkeypatch.setattr(loop.Run, "epoch", never)
     (here / existing).write_text("precious")
     ran = train("--test-set", "t.npz", "--json", "t.json")
     assert ran.code == 10

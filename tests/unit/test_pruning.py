@@ -15,6 +15,7 @@ from torch import nn  # noqa: E402
 from snn_deploy.errors import UsageError  # noqa: E402
 from snn_deploy.tickets import pruning  # noqa: E402
 from snn_deploy.tickets.models.build import build  # noqa: E402
+from snn_deploy.tickets.sparsify.base import Masked  # noqa: E402
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -129,12 +130,13 @@ def test_batch_norm_and_biases_are_never_pruned():
     assert list(pruning.prunable(net)) == ["conv1.weight", "conv2.weight", "fc.weight"]
 
 
-def test_apply_sets_exact_zeros_and_touches_nothing_else():
+def test_masks_set_exact_zeros_and_touch_nothing_else():
     net = nn.Linear(4, 3)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     masks = pruning.global_magnitude(pruning.prunable(net), 0.5)
-    pruning.apply(net, masks)
+    held = Masked(net, masks)
     assert torch.equal(net.weight, before["weight"] * masks["weight"])
     assert torch.equal(net.bias, before["bias"])
     assert pruning.sparsity_of(masks) == 0.5
+    assert held.density() == 0.5
     assert pruning.sparsity_of({}) == 0.0

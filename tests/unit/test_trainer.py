@@ -120,7 +120,9 @@ def test_the_seed_decides_everything(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv", "recurrent"])
-@pytest.mark.parametrize("stop_at", [4, 6], ids=["in-round-1", "in-round-2"])
+@pytest.mark.parametrize(
+    "stop_at", [1, 3, 4, 6], ids=["in-dense", "after-dense", "in-round-1", "in-round-2"]
+)
 def test_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path, arch, stop_at):
     plain = train(tiny(tmp_path / "plain.pt", arch=arch, hidden=(8, 8)))
     config = tiny(tmp_path / "m.pt", arch=arch, hidden=(8, 8))
@@ -131,16 +133,13 @@ def test_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path, arch, stop_a
     assert not Path(config.out).exists()
     seen = []
     resumed = train(replace(config, resume=True), progress=seen.append)
-    assert seen[0].phase == ("round 1/2" if stop_at == 4 else "round 2/2")
+    assert [p.done for p in seen] == list(range(stop_at + 1, 9))
     assert same(weights(plain.path), weights(resumed.path))
     assert plain.rounds == resumed.rounds
     assert not checkpoint.exists()
 
 
-def test_an_interrupt_in_the_dense_phase_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny(tmp_path / "m.pt"), progress=Interrupt(2))
-    assert list(tmp_path.iterdir()) == []
+def test_before_the_first_epoch_there_is_nothing_to_resume(tmp_path):
     with pytest.raises(InputError, match="nothing to resume"):
         train(tiny(tmp_path / "m.pt", resume=True))
 
@@ -196,6 +195,18 @@ def test_what_cannot_be_written_is_refused_before_training(tmp_path):
     ("changes", "words"),
     [
         ({"method": "magic"}, "unknown method.*imp"),
+        ({"params": {"prior": 1}}, "method imp has no parameter 'prior'.*it has none"),
+        ({"method": "rigl", "params": {"deth": 1}}, "no parameter 'deth'.*death=0.3"),
+        ({"method": "rigl", "params": {"death": "much"}}, "death = much.*a number.*0.3"),
+        ({"method": "connection", "params": {"binary": 2}}, "true or false"),
+        ({"method": "snip", "params": {"samples": "1.5"}}, "whole number"),
+        ({"method": "gradr", "sparsity": 0.3}, "at least one half"),
+        ({"method": "ndsnn", "params": {"death": "2"}}, "death <= 1"),
+        ({"method": "stds", "params": {"schedule": "cubic"}}, "sine or linear"),
+        ({"method": "random", "params": {"layout": "odd"}}, "layer, global or erk"),
+        ({"method": "reinit"}, "masks of another ticket.*--masks-from"),
+        ({"masks_from": "other.pt"}, "finds its own masks.*reinit and random"),
+        ({"device": "quantum"}, "no device 'quantum'.*--compute-on cpu"),
         ({"arch": "vgg"}, "mlp, conv, recurrent"),
         ({"coding": "phase"}, "rate or direct"),
         ({"coding": "events"}, "digits is not trained with coding 'events'.*rate or direct"),
@@ -225,7 +236,8 @@ def test_defaults_follow_the_architecture(tmp_path):
         for name in data.DATASETS:
             config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
             given = {k: v for k, v in asdict(config).items() if v is None}
-            assert set(given) <= {"data_dir", "limit", "qat", "bits", "qat_epochs"}
+            optional = {"data_dir", "limit", "qat", "bits", "qat_epochs", "masks_from", "device"}
+            assert set(given) <= optional
             assert config.rounds
             assert config.rounds >= (4 if name == "digits" else 2)
             assert config.coding == ("events" if name == "nmnist" else "rate")

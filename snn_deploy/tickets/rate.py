@@ -1,0 +1,36 @@
+"""How often the neurons of a model fire, watched from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_deploy.tickets.lif import LIF
+
+
+class SpikeRate:
+    """Counts the spikes of every LIF in ``model`` while it is entered: a context manager."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._neurons = [m for m in model.modules() if isinstance(m, LIF)]
+        self._hooks: list[Any] = []
+        self._spikes: list[Tensor] = []
+        self._seen = 0
+
+    def __enter__(self) -> SpikeRate:
+        self._hooks = [m.register_forward_hook(self._watch) for m in self._neurons]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _watch(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self._spikes.append(output.detach().sum(dtype=torch.float64))
+        self._seen += output.numel()
+
+    def mean(self) -> float:
+        """Return the spikes per neuron and step, 0 where nothing ran."""
+        return float(torch.stack(self._spikes).sum()) / self._seen if self._seen else 0.0
