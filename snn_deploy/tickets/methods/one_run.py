@@ -138,12 +138,15 @@ class Untrained(OneRun):
 
 
 class Control(OneRun):
-    """Training under masks that no search has found; the weights make up for what is missing."""
+    """Training under masks that no search has found. rescale: weights make up for what is missing,
+    by 1 / sqrt(their layer's density).
+    """
 
     def sparsifier(self) -> Sparsifier:
-        """Return fixed masks over weights scaled by 1 / sqrt(density)."""
+        """Return fixed masks."""
         masks = self.masks()
-        start.rescale(self.job.model, masks)
+        if self.params["rescale"]:
+            start.rescale(self.job.model, masks)
         return Masked(self.job.model, masks)
 
     def masks(self) -> pruning.Masks:
@@ -156,7 +159,7 @@ class Random(Control):
     the sparsity says), "erk".
     """
 
-    parameters: ClassVar[Mapping[str, Any]] = {"layout": "layer"}
+    parameters: ClassVar[Mapping[str, Any]] = {"layout": "layer", "rescale": True}
 
     def masks(self) -> pruning.Masks:
         """Return random masks."""
@@ -182,11 +185,13 @@ class Random(Control):
 class Static(Random):
     """Random masks with ERK densities: drop and grow without dropping or growing."""
 
-    parameters: ClassVar[Mapping[str, Any]] = {"layout": "erk"}
+    parameters: ClassVar[Mapping[str, Any]] = {"layout": "erk", "rescale": True}
 
 
 class Reinitialised(Control):
-    """The masks of another ticket over fresh weights."""
+    """The masks of another ticket over fresh weights, as they are drawn."""
+
+    parameters: ClassVar[Mapping[str, Any]] = {"rescale": False}
 
     def masks(self) -> pruning.Masks:
         """Return the other ticket's masks."""
@@ -194,12 +199,12 @@ class Reinitialised(Control):
         return self.job.masks_from
 
 
-class Snip(OneRun):
-    """Masks from the sensitivity of the loss before training; not scaled, as published."""
+class Snip(Control):
+    """Masks from the sensitivity of the loss before training."""
 
-    parameters: ClassVar[Mapping[str, Any]] = {"samples": 1000}
+    parameters: ClassVar[Mapping[str, Any]] = {"samples": 1000, "rescale": False}
 
-    def sparsifier(self) -> Sparsifier:
+    def masks(self) -> pruning.Masks:
         """Return the masks of one batch."""
         job = self.job
         generator = torch.Generator().manual_seed(self.seed("snip"))
@@ -212,4 +217,4 @@ class Snip(OneRun):
             counts = model(x).sum(0) * (job.recipe.temperature / job.recipe.steps)
             return functional.cross_entropy(counts, y)
 
-        return Masked(job.model, start.snip(job.model, loss, job.plan.sparsity))
+        return start.snip(job.model, loss, job.plan.sparsity)
