@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from snn_deploy.errors import UsageError
 from snn_deploy.ir.quantized import Arithmetic
-from snn_deploy.tickets import data as datasets
-from snn_deploy.tickets import loop, nmnist, pruning
+from snn_deploy.tickets import loop, pruning
+from snn_deploy.tickets.data import load as datasets
 from snn_deploy.tickets.methods.base import Plan
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
 from snn_deploy.tickets.models.build import ARCHITECTURES
@@ -200,8 +200,9 @@ def resolved(config: TrainConfig) -> TrainConfig:
         )
     if config.dt_s is None:
         assert config.steps is not None
-        frame_s = nmnist.WINDOW_S / config.steps
-        config = replace(config, dt_s=frame_s if config.data in datasets.EVENTS else _IMAGE_STEP_S)
+        window_s = datasets.EVENTS.get(config.data)
+        step_s = _IMAGE_STEP_S if window_s is None else window_s / config.steps
+        config = replace(config, dt_s=step_s)
     return config
 
 

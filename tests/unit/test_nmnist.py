@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snn_deploy.errors import InputError
-from snn_deploy.tickets import nmnist
+from snn_deploy.tickets.data import nmnist
 
 
 def recording(events) -> bytes:

@@ -20,8 +20,8 @@ from snn_deploy.ir.synapses import Csr, weights_of  # noqa: E402
 from snn_deploy.passes.pipeline import fold  # noqa: E402
 from snn_deploy.passes.quantize import quantize  # noqa: E402
 from snn_deploy.passes.scale import learned_of  # noqa: E402
-from snn_deploy.tickets import data as datasets  # noqa: E402
 from snn_deploy.tickets import loop, qat  # noqa: E402
+from snn_deploy.tickets.data import load as datasets  # noqa: E402
 from snn_deploy.tickets.models.build import build  # noqa: E402
 from snn_deploy.tickets.qat import Grid, OnGrid, same_integers  # noqa: E402
 from snn_deploy.tickets.trainer import TrainConfig, checkpoint_path, resolved, train  # noqa: E402

@@ -17,7 +17,10 @@ from snn_deploy.errors import InputError, OutputError, UsageError  # noqa: E402
 from snn_deploy.io.inputs import encode  # noqa: E402
 from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
 from snn_deploy.ir.network import Coding  # noqa: E402
-from snn_deploy.tickets import data, loop  # noqa: E402
+from snn_deploy.tickets import loop  # noqa: E402
+from snn_deploy.tickets.data import load as data  # noqa: E402
+from snn_deploy.tickets.data.digits import stratified_split  # noqa: E402
+from snn_deploy.tickets.data.mnist import MNIST_FILES  # noqa: E402
 from snn_deploy.tickets.models.build import ARCHITECTURES  # noqa: E402
 from snn_deploy.tickets.trainer import (  # noqa: E402
     TrainConfig,
@@ -286,7 +289,7 @@ def test_the_digits_split_is_stratified_disjoint_and_fixed():
         np.concatenate([digits.y_train, digits.y_test])
     )
     assert np.all(np.abs(shares - 0.25) < 0.01)
-    train_part, test_part = data.stratified_split(digits.y_train, 0.3, 1)
+    train_part, test_part = stratified_split(digits.y_train, 0.3, 1)
     assert not set(train_part) & set(test_part)
     assert len(train_part) + len(test_part) == 1347
 
@@ -302,8 +305,8 @@ def mnist_folder(folder: Path) -> dict[str, bytes]:
     for part, count in (("train", 30), ("test", 10)):
         images = rng.integers(0, 256, (count, 8, 8)).astype(np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
-        files[data.MNIST_FILES[f"x_{part}"]] = idx(images)
-        files[data.MNIST_FILES[f"y_{part}"]] = idx(labels)
+        files[MNIST_FILES[f"x_{part}"]] = idx(images)
+        files[MNIST_FILES[f"y_{part}"]] = idx(labels)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return files
@@ -338,14 +341,14 @@ def test_mnist_from_a_folder(tmp_path):
 )
 def test_broken_idx_files_are_named(tmp_path, name, content, words):
     mnist_folder(tmp_path)
-    (tmp_path / data.MNIST_FILES[name]).write_bytes(content)
+    (tmp_path / MNIST_FILES[name]).write_bytes(content)
     with pytest.raises(InputError, match=f"(?s){words}"):
         data.load("mnist", tmp_path)
 
 
 def test_truncated_gzip_and_missing_files(tmp_path):
     files = mnist_folder(tmp_path)
-    name = data.MNIST_FILES["x_train"]
+    name = MNIST_FILES["x_train"]
     (tmp_path / name).write_bytes(files[name][:-20])
     with pytest.raises(InputError, match="cannot be unpacked"):
         data.load("mnist", tmp_path)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_deploy.errors import InputError
+from snn_deploy.tickets.data.parts import Parts
 
 SIDE = 34
 CLASSES = 10
 SHAPE = (2, SIDE, SIDE)
 # The three sweeps; what recordings hold later is the sensor coming to rest.
 WINDOW_S = 0.3
-STEPS = 20
 LISTS = {"train": "train1K.txt", "test": "test100.txt"}
 FOLDERS = {"train": "Train", "test": "Test"}
 _EVENT_BYTES = 5
@@ -32,6 +32,12 @@ CONTENT = (
 )
 
 Recordings = list[tuple[Path, int]]
+
+
+def read(folder: Path, steps: int, step_s: float) -> Parts:
+    """Return the training and test parts as frames, see ``frames_of``; raises InputError."""
+    train, test = (frames_of(recordings, steps, step_s) for recordings in find(folder))
+    return train, test
 
 
 def find(folder: Path) -> tuple[Recordings, Recordings]:

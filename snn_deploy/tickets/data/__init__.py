@@ -1,0 +1,1 @@
+"""The data sets that ``train`` reads: scikit-learn's digits, and others from a user's folder."""
