@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_deploy.errors import InputError, UsageError
 from snn_deploy.frontends.state import module_with_example
-from snn_deploy.tickets.models.build import ARCHITECTURES, build
+from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT, build
 
 
 def module_from_arch(
@@ -21,9 +21,10 @@ def module_from_arch(
 ) -> tuple[nn.Module, Tensor]:
     """Return the module that ``spec`` names and an example of one step's input, batch first.
 
-    spec: "mlp", "recurrent" or "conv" (sizes are read off the state_dict ``state``), or
+    spec: one of ``ARCHITECTURES`` (sizes are read off the state_dict ``state``), or
     "file.py:factory", which runs the user's own file. input_shape: of one sample; needed where
-    neither the factory nor the state_dict tells. Raises UsageError and InputError.
+    neither the factory nor the state_dict tells, as with vgg16 and resnet19, whose weights are
+    the same for several sizes of images. Raises UsageError and InputError.
     """
     if spec in ARCHITECTURES:
         if state is None:
@@ -43,21 +44,38 @@ def _built_in(
     # torch.nn.utils.prune renames a weight; its shape is the same.
     shapes = {k.removesuffix("_orig"): s for k, s in shapes.items()}
     try:
-        if spec != "conv":
-            layers = [f"fc{i}.weight" for i in range(1, len(shapes) + 1)]
-            sizes = [shapes[name] for name in layers if name in shapes]
-            widths, classes = [s[0] for s in sizes], sizes[-1][0]
-            shape = input_shape or (sizes[0][1],)
-            hidden = tuple(widths[:-1])
-        else:
-            hidden = (shapes["conv1.weight"][0], shapes["conv2.weight"][0])
-            classes, features = shapes["fc.weight"]
-            side = 4 * math.isqrt(features // hidden[1])
-            shape = input_shape or (shapes["conv1.weight"][1], side, side)
+        hidden, classes, shape = _sizes(spec, shapes)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as err:
         raise InputError(
             f"the state_dict is not one of the {spec} architecture",
             used=f"keys {', '.join(sorted(shapes)[:6]) or 'none'}",
             hint="for a network of your own: --arch FILE.py:FACTORY",
         ) from err
+    shape = input_shape or shape
+    if shape is None:
+        raise UsageError(
+            f"the weights of {spec} do not tell the size of its images",
+            hint="--input-shape C,H,W, such as 3,32,32 for CIFAR-10",
+        )
     return build(spec, shape, classes, hidden=hidden), torch.zeros(1, *shape)
+
+
+def _sizes(
+    spec: str, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[int, ...], int, tuple[int, ...] | None]:
+    """Return (hidden, classes, input shape or None where several are possible)."""
+    if spec in FLAT:
+        layers = [f"fc{i}.weight" for i in range(1, len(shapes) + 1)]
+        sizes = [shapes[name] for name in layers if name in shapes]
+        widths = tuple(s[0] for s in sizes)
+        return widths[:-1], widths[-1], (sizes[0][1],)
+    first = shapes["conv1.weight"]
+    if spec == "conv":
+        hidden = (first[0], shapes["conv2.weight"][0])
+        classes, features = shapes["fc.weight"]
+        side = 4 * math.isqrt(features // hidden[1])
+        return hidden, classes, (first[1], side, side)
+    if spec == "vgg9":
+        side = 8 * math.isqrt(shapes["fc1.weight"][1] // shapes["conv7.weight"][0])
+        return first[:1], shapes["fc2.weight"][0], (first[1], side, side)
+    return first[:1], shapes["fc.weight" if spec == "vgg16" else "fc2.weight"][0], None

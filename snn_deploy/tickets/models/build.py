@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from snn_deploy.errors import UsageError
-from snn_deploy.tickets.models import small
+from snn_deploy.tickets.models import resnet, small, vgg
 from snn_deploy.tickets.models.layers import TimeSequential
 
-ARCHITECTURES = ("mlp", "conv", "recurrent")
+# Published networks, and the membrane time constant of their neurons in steps.
+PUBLISHED = {"vgg9": vgg.vgg9, "vgg16": vgg.vgg16, "resnet19": resnet.resnet19}
+PUBLISHED_TAU = 4 / 3
+# What takes images as rows of pixels.
+FLAT = ("mlp", "recurrent")
+ARCHITECTURES = ("mlp", "conv", "recurrent", *PUBLISHED)
 
 
 def build(
@@ -25,15 +30,21 @@ def build(
 
     arch: "mlp" (hidden: widths of the hidden layers), "recurrent" (the same, each hidden
     population fed by its own spikes of the step before), or "conv" (conv, pool, conv, pool, fully
-    connected; hidden: channels of the two convolutions). input_shape: one sample's shape; conv
-    needs (C, H, W), H and W of 4 or more, and its pools leave out an odd row or column. tau_s: by
-    default 2 dt_s. Weights come from torch's global generator. Raises UsageError.
+    connected; hidden: channels of the two convolutions), or one of the published "vgg9", "vgg16"
+    and "resnet19" (hidden: channels of the first convolution, of which all others are multiples).
+    input_shape: one sample's shape, (C, H, W) for the convolutional ones: H and W of 4 or more for
+    conv, 8 for vgg9 and resnet19, 16 for vgg16; pools leave out an odd row or column. tau_s: by
+    default 2 dt_s, the published ones 4/3 dt_s. Weights come from torch's global generator. Raises
+    UsageError.
     """
+    tau = PUBLISHED_TAU if arch in PUBLISHED else 2.0
     neuron: dict[str, Any] = {
         "dt_s": dt_s,
-        "tau_s": 2 * dt_s if tau_s is None else tau_s,
+        "tau_s": tau * dt_s if tau_s is None else tau_s,
         "v_threshold": v_threshold,
     }
+    if arch in PUBLISHED:
+        return PUBLISHED[arch](input_shape, classes, (64,) if hidden is None else hidden, neuron)
     if arch == "mlp":
         return small.mlp(input_shape, classes, (256, 128) if hidden is None else hidden, neuron)
     if arch == "recurrent":

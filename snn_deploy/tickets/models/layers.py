@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from snn_deploy.errors import UsageError
+
 
 class TimeSequential(nn.Sequential):  # type: ignore[misc]
     """``nn.Sequential`` over (steps, batch, ...): what ``takes_steps`` sees steps (LIF, other
@@ -36,3 +38,25 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     with torch.no_grad():
         layer.weight.mul_(3.0)
     return layer
+
+
+def width_of_images(
+    arch: str, input_shape: tuple[int, ...], hidden: tuple[int, ...], smallest: int
+) -> int:
+    """Return the one width in ``hidden``; UsageError where the samples are too small for ``arch``.
+
+    smallest: the fewest rows and columns that its pools and strides leave something of.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+        raise UsageError(
+            f"{arch} needs samples of shape (C, H, W), H and W of {smallest} or more",
+            used=f"input shape {tuple(input_shape)}",
+            hint="use --arch conv for smaller images, --arch mlp for flat samples",
+        )
+    if len(hidden) != 1 or hidden[0] < 1:
+        raise UsageError(
+            f"{arch} takes one width, the channels of its first convolution",
+            used=f"hidden {tuple(hidden)}",
+            hint="hidden=(64,) is the published size; all other widths are its multiples",
+        )
+    return hidden[0]
