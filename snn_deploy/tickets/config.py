@@ -13,49 +13,11 @@ from snn_deploy.errors import UsageError
 from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.data import load as datasets
+from snn_deploy.tickets.defaults import ONE_RUN_LONGER, defaults_of
 from snn_deploy.tickets.methods.base import Plan
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
 from snn_deploy.tickets.models.build import ARCHITECTURES
 from snn_deploy.tickets.qat import Grid
-
-# Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
-_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("mlp", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128)},
-    ("conv", "digits"): {"steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64)},
-    ("recurrent", "digits"): {"steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (128,)},
-    ("mlp", "mnist"): {"steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256, 128)},
-    ("conv", "mnist"): {
-        "steps": 5,
-        "epochs": 2,
-        "round_epochs": 1,
-        "hidden": (8, 64),
-        "batch_size": 32,
-    },
-    ("recurrent", "mnist"): {"steps": 8, "epochs": 5, "round_epochs": 2, "hidden": (256,)},
-    ("mlp", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
-    ("conv", "nmnist"): {"steps": 10, "epochs": 16, "round_epochs": 5, "hidden": (8, 64)},
-    ("recurrent", "nmnist"): {"steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,)},
-}
-_SHARE_PER_ROUND = {
-    ("mlp", "digits"): 0.25,
-    ("conv", "digits"): 0.37,
-    ("recurrent", "digits"): 0.37,
-    ("mlp", "mnist"): 0.25,
-    ("conv", "mnist"): 0.65,
-    ("recurrent", "mnist"): 0.5,
-    ("mlp", "nmnist"): 0.5,
-    ("conv", "nmnist"): 0.45,
-    ("recurrent", "nmnist"): 0.5,
-}
-_REWIND_EPOCH = {"digits": 3, "mnist": 1, "nmnist": 8}
-_BATCH_SIZE = {"digits": 64, "mnist": 128, "nmnist": 32}
-# A thousand recordings are few: moved by a pixel, they are many.
-_SHIFT = {"digits": 0, "mnist": 0, "nmnist": 1}
-# Behind a batch norm, the scale of a layer's weights says nothing about the others'.
-_LAYER_ADAPTIVE = {"mlp": False, "conv": True, "recurrent": False}
-_IMAGE_STEP_S = 1e-3
-# A method's only run is given about the time of a search.
-_ONE_RUN_LONGER = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +56,7 @@ class TrainConfig:
     gain: float = 1.0
     dt_s: float | None = None
     shift: int | None = None
-    lr: float = 1e-2
+    lr: float | None = None
     batch_size: int | None = None
     weight_decay: float = 0.0
     limit: int | None = None
@@ -129,19 +91,13 @@ def resolved(config: TrainConfig) -> TrainConfig:
             f"{config.data} is not trained with coding {config.coding!r}",
             hint=" or ".join(codings),
         )
-    defaults = {
-        "coding": codings[0],
-        "rewind_epoch": _REWIND_EPOCH[config.data],
-        "batch_size": _BATCH_SIZE[config.data],
-        "shift": _SHIFT[config.data],
-        "layer_adaptive": _LAYER_ADAPTIVE[config.arch],
-        **_DEFAULTS[config.arch, config.data],
-    }
+    defaults = {"coding": codings[0], **defaults_of(config.arch, config.data)}
+    share = defaults.pop("share_per_round")
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.epochs is not None and config.round_epochs is None:
         missing["round_epochs"] = max(1, config.epochs // 3)
     if config.epochs is not None and config.rewind_epoch is None:
-        missing["rewind_epoch"] = min(_REWIND_EPOCH[config.data], max(0, config.epochs))
+        missing["rewind_epoch"] = min(defaults["rewind_epoch"], max(0, config.epochs))
     if config.qat is None and (config.bits, config.qat_epochs) != (None, None):
         raise UsageError(
             "weight bits and their epochs belong to quantization-aware fine-tuning",
@@ -162,11 +118,9 @@ def resolved(config: TrainConfig) -> TrainConfig:
     config = replace(config, params=parameters_of(config.method, config.params))
     pruning.schedule(config.sparsity, config.rounds)
     if config.method in ONE_RUN and config.epochs is None:
-        missing["epochs"] *= _ONE_RUN_LONGER
+        missing["epochs"] *= ONE_RUN_LONGER
     if config.rounds is None:
-        missing["rounds"] = pruning.default_rounds(
-            config.sparsity, _SHARE_PER_ROUND[config.arch, config.data]
-        )
+        missing["rounds"] = pruning.default_rounds(config.sparsity, share)
     config = replace(config, **missing)
     if config.qat is not None:
         config = replace(
@@ -224,6 +178,7 @@ def arranged(x: NDArray[Any], config: TrainConfig) -> NDArray[Any]:
 def recipe_of(config: TrainConfig) -> loop.Recipe:
     """Return how each round of a resolved configuration trains."""
     assert config.steps is not None
+    assert config.lr is not None
     assert config.batch_size is not None
     assert config.coding is not None
     assert config.shift is not None

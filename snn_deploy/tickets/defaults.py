@@ -1,0 +1,67 @@
+"""How long, how wide and how fast to train what, unless the user says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+IMAGE_STEP_S = 1e-3
+# A method's only run is given about the time of a search.
+ONE_RUN_LONGER = 3
+# Of a data set: what all networks share.
+_DATA: dict[str, dict[str, Any]] = {
+    "digits": {"rewind_epoch": 3, "batch_size": 64, "shift": 0, "lr": 1e-2},
+    "mnist": {"rewind_epoch": 1, "batch_size": 128, "shift": 0, "lr": 1e-2},
+    # A thousand recordings are few: moved by a pixel, they are many.
+    "nmnist": {"rewind_epoch": 8, "batch_size": 32, "shift": 1, "lr": 1e-2},
+}
+# Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
+_SMALL: dict[tuple[str, str], dict[str, Any]] = {
+    ("mlp", "digits"): {
+        "steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (256, 128), "share": 0.25,
+    },
+    ("conv", "digits"): {
+        "steps": 8, "epochs": 18, "round_epochs": 7, "hidden": (32, 64), "share": 0.37,
+    },
+    ("recurrent", "digits"): {
+        "steps": 16, "epochs": 30, "round_epochs": 10, "hidden": (128,), "share": 0.37,
+    },
+    ("mlp", "mnist"): {
+        "steps": 8, "epochs": 4, "round_epochs": 2, "hidden": (256, 128), "share": 0.25,
+    },
+    ("conv", "mnist"): {
+        "steps": 5, "epochs": 2, "round_epochs": 1, "hidden": (8, 64), "batch_size": 32,
+        "share": 0.65,
+    },
+    ("recurrent", "mnist"): {
+        "steps": 8, "epochs": 5, "round_epochs": 2, "hidden": (256,), "share": 0.5,
+    },
+    ("mlp", "nmnist"): {
+        "steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,), "share": 0.5,
+    },
+    ("conv", "nmnist"): {
+        "steps": 10, "epochs": 16, "round_epochs": 5, "hidden": (8, 64), "share": 0.45,
+    },
+    ("recurrent", "nmnist"): {
+        "steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,), "share": 0.5,
+    },
+}  # fmt: skip
+# The published networks: T as published, weights of the published widths.
+_DEEP: dict[str, dict[str, Any]] = {
+    "digits": {"steps": 5, "epochs": 18, "round_epochs": 7},
+    "mnist": {"steps": 5, "epochs": 4, "round_epochs": 2},
+    "nmnist": {"steps": 10, "epochs": 16, "round_epochs": 5},
+}
+
+
+def defaults_of(arch: str, data: str) -> dict[str, Any]:
+    """Return the settings of a network on a data set, by TrainConfig's names.
+
+    share_per_round: of the survivors that a pruning round removes. layer_adaptive: behind a batch
+    norm, the scale of a layer's weights says nothing about the others'.
+    """
+    own = _SMALL.get((arch, data))
+    if own is None:
+        own = {**_DEEP[data], "hidden": (64,), "share": 0.25, "lr": 2e-3}
+    found = {**_DATA[data], **own}
+    found["share_per_round"] = found.pop("share")
+    return {"layer_adaptive": arch not in ("mlp", "recurrent"), **found}
