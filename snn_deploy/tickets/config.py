@@ -155,7 +155,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     if config.dt_s is None:
         assert config.steps is not None
         window_s = datasets.EVENTS.get(config.data)
-        step_s = _IMAGE_STEP_S if window_s is None else window_s / config.steps
+        step_s = IMAGE_STEP_S if window_s is None else window_s / config.steps
         config = replace(config, dt_s=step_s)
     return config
 
