@@ -13,7 +13,7 @@ from snn_deploy.errors import UsageError
 from snn_deploy.ir.quantized import Arithmetic
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.data import load as datasets
-from snn_deploy.tickets.defaults import ONE_RUN_LONGER, defaults_of
+from snn_deploy.tickets.defaults import IMAGE_STEP_S, ONE_RUN_LONGER, defaults_of
 from snn_deploy.tickets.methods.base import Plan
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
 from snn_deploy.tickets.models.build import ARCHITECTURES
