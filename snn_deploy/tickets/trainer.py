@@ -51,8 +51,8 @@ class TrainResult:
     """What came out. Accuracies 0..1 on the test data; the dense network's is None where the
     method trains none.
 
-    sparsity, nonzeros: of the weights in the ticket; where fine-tuning rounded them, it may have
-    made zeros beyond the masks. rounds: the method's phases; found: what it found beside weights.
+    sparsity, nonzeros: of the weights in the ticket, zeros beyond the masks included. rounds: the
+    method's phases; found: what it found beside weights.
     """
 
     path: Path
@@ -155,8 +155,8 @@ def train(
                 done=sum(r.epochs for r in rounds),
             )
             accuracy = loop.evaluate(model, inputs, data.y_test)
-            kept = pruning.prunable(model)
-            masks = {name: mask & (kept[name] != 0) for name, mask in masks.items()}
+        # A weight may be 0 without being masked: rounded, or grown and never moved.
+        masks = {name: masks[name] & (p != 0) for name, p in pruning.prunable(model).items()}
         result = TrainResult(
             path=out,
             dense_accuracy=next((r.accuracy for r in rounds if r.name == "dense"), None),

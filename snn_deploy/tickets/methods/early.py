@@ -200,8 +200,8 @@ def divergence(logits: Tensor) -> list[float]:
     """Return KL(P_t || P_T) for t = 2 .. T-1, relative to t = 2, averaged over the samples.
 
     logits: (steps, samples, classes), per step. P_t: the softmax of the mean over the first t
-    steps. The paper's equation; its code has the two the other way round. All 0 where t = 2 has
-    no divergence.
+    steps. The paper's equation; its code has the two the other way round. All 1 where t = 2 has
+    no divergence, since nothing follows from a silent network.
     """
     steps = logits.shape[0]
     counts = torch.arange(1, steps + 1, device=logits.device, dtype=logits.dtype)
@@ -211,7 +211,7 @@ def divergence(logits: Tensor) -> list[float]:
         float((log_p[t - 1].exp() * (log_p[t - 1] - log_p[-1])).sum(-1).mean())
         for t in range(2, steps)
     ]
-    return [value / to_last[0] if to_last[0] > 0 else 0.0 for value in to_last]
+    return [value / to_last[0] if to_last[0] > 0 else 1.0 for value in to_last]
 
 
 def early_step(relative: list[float], share: float) -> int:

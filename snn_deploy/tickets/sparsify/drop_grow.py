@@ -71,8 +71,9 @@ class DropGrow(Sparsifier):
         self._masks = {n: m.to(self.weights[n].device) for n, m in masks.items()}
         self._growth, self._every = growth, every
         self._death, self._least, self._constant = death, least_death, constant
-        # The last rewiring is the one that meets the sparsity.
-        self._rewirings = max(1, math.floor(stop * updates / every))
+        # The last rewiring meets the sparsity; what it grows needs an update to be nonzero.
+        most = min(math.floor(stop * updates / every), (updates - 1) // every)
+        self._rewirings = max(1, most)
         self._updates = 0
         self._apply()
 
