@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SEEDS = (0, 1, 2)
-QUICK_SEEDS = (0,)
-
+SECTIONS = ("imp", "early", "rewired", "grown", "cutoff", "untrained", "balanced", "patches")
 # Where a job trains. small: the 10,000-image protocol; full: all of MNIST; events: recordings.
 _SMALL = {
     "data": "mnist", "arch": "mlp", "hidden": (256, 256), "steps": 5, "limit": 10_000,
@@ -21,12 +19,15 @@ _SMALL = {
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "small": _SMALL,
     "full": {**_SMALL, "hidden": (256, 128), "steps": 8, "limit": None, "round_epochs": 2},
+    "wide": {**_SMALL, "hidden": (400,), "limit": None, "epochs": 8},
+    "long": {**_SMALL, "steps": 20},
     "events": {"data": "nmnist", "arch": "mlp", "hidden": (256,), "steps": 20},
     "patches": {"data": "mnist", "arch": "spikformer-tiny", "steps": 5, "epochs": 4},
 }
 # What --quick trains instead: a sixth of the images, half the recordings' epochs.
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "full": {"limit": 10_000},
+    "wide": {"limit": 10_000},
     "events": {"epochs": 8, "round_epochs": 3, "rewind_epoch": 3},
     "patches": {"limit": 5_000, "epochs": 2},
 }
@@ -51,14 +52,10 @@ class Job:
         return f"{self.section}/{self.label}/{self.protocol}/{self.seed}"
 
 
-def jobs(quick: bool, seeds: tuple[int, ...]) -> list[Job]:
-    """Return every job, those that others need first."""
-    found: list[Job] = []
-    for seed in seeds:
-        for maker in (_imp, _early, _rewired, _grown, _cutoff, _untrained, _balanced):
-            for job in maker(seed):
-                found.append(job)
-    return sorted(found, key=lambda job: job.needs is not None)
+def jobs(seeds: tuple[int, ...]) -> list[Job]:
+    """Return every job, seed by seed."""
+    makers = (_imp, _early, _rewired, _grown, _cutoff, _untrained, _balanced, _patches)
+    return [job for seed in seeds for maker in makers for job in maker(seed)]
 
 
 def settings_of(job: Job, quick: bool) -> dict[str, Any]:
@@ -89,7 +86,7 @@ def _imp(seed: int) -> Iterator[Job]:
             method="random", sparsity=sparsity, params={"layout": "global"},
         )  # fmt: skip
         yield job(f"snip {sparsity:g}", "small", method="snip", sparsity=sparsity)
-    yield job("imp 0.97", "full", method="imp", sparsity=0.97)
+    yield job("imp 0.97", "full", method="imp", sparsity=0.97, rounds=5)
     yield job("imp 0.9", "events", method="imp", sparsity=0.9)
 
 
@@ -99,11 +96,10 @@ def _early(seed: int) -> Iterator[Job]:
             section="early", label=f"et {sparsity:g}", protocol="small", seed=seed,
             settings={"method": "et", "sparsity": sparsity},
         )  # fmt: skip
-    for coding in ("direct",):
-        yield Job(
-            section="early", label=f"et 0.9 {coding}", protocol="small", seed=seed,
-            settings={"method": "et", "sparsity": 0.9, "coding": coding},
-        )  # fmt: skip
+    yield Job(
+        section="early", label="et 0.9 direct", protocol="small", seed=seed,
+        settings={"method": "et", "sparsity": 0.9, "coding": "direct"},
+    )  # fmt: skip
     yield Job(
         section="early", label="et 0.9", protocol="events", seed=seed,
         settings={"method": "et", "sparsity": 0.9},
@@ -111,63 +107,61 @@ def _early(seed: int) -> Iterator[Job]:
     for sparsity in (0.683, 0.822, 0.899, 0.957, 0.981):
         yield Job(
             section="early", label=f"eb {sparsity:g}", protocol="small", seed=seed,
-            settings={"method": "eb", "sparsity": sparsity, "epochs": 20},
+            settings={"method": "eb", "sparsity": sparsity, "epochs": 8},
         )  # fmt: skip
 
 
 def _rewired(seed: int) -> Iterator[Job]:
-    base = {"hidden": (400,), "epochs": 12}
-    for prior in (0.0, 0.02, 0.05, 0.2, 0.5):
+    for prior in (0.0, 0.03, 0.1, 0.2):
         yield Job(
-            section="rewired", label=f"gradr {prior:g}", protocol="full", seed=seed,
-            settings={**base, "method": "gradr", "sparsity": 0.95, "params": {"prior": prior}},
-        )  # fmt: skip
-    for sparsity in (0.75, 0.97):
-        yield Job(
-            section="rewired", label=f"stds {sparsity:g}", protocol="full", seed=seed,
-            settings={**base, "method": "stds", "sparsity": sparsity},
+            section="rewired", label=f"gradr {prior:g}", protocol="wide", seed=seed,
+            settings={"method": "gradr", "sparsity": 0.95, "params": {"prior": prior}},
         )  # fmt: skip
     yield Job(
-        section="rewired", label="gradr 0.2", protocol="events", seed=seed,
-        settings={"method": "gradr", "sparsity": 0.95, "params": {"prior": 0.2}},
+        section="rewired", label="stds 0.97", protocol="wide", seed=seed,
+        settings={"method": "stds", "sparsity": 0.97},
+    )  # fmt: skip
+    yield Job(
+        section="rewired", label="gradr 0.1", protocol="events", seed=seed,
+        settings={"method": "gradr", "sparsity": 0.95, "epochs": 20, "params": {"prior": 0.1}},
     )  # fmt: skip
 
 
 GROWN = ("ndsnn", "rigl", "set", "static")
 
 
+SPARSITIES = (0.95, 0.98, 0.99)
+
+
 def _grown(seed: int) -> Iterator[Job]:
-    for sparsity in (0.95, 0.98, 0.99):
+    def job(label: str, protocol: str, **settings: Any) -> Job:
+        return Job(section="grown", label=label, protocol=protocol, seed=seed, settings=settings)
+
+    for sparsity in SPARSITIES:
         for method in GROWN:
-            yield Job(
-                section="grown", label=f"{method} {sparsity:g}", protocol="small", seed=seed,
-                settings={"method": method, "sparsity": sparsity, "epochs": 12},
-            )  # fmt: skip
-        yield Job(
-            section="grown", label=f"imp {sparsity:g}", protocol="small", seed=seed,
-            settings={
-                "method": "imp", "sparsity": sparsity, "epochs": 12, "round_epochs": 12,
-                "rewind_epoch": 1,
-            },
-        )  # fmt: skip
+            yield job(
+                f"{method} {sparsity:g}", "small", method=method, sparsity=sparsity, epochs=12
+            )
+        # As many epochs as each round of magnitude pruning has, and that pruning.
+        yield job(f"ndsnn short {sparsity:g}", "small", method="ndsnn", sparsity=sparsity)
+        yield job(f"imp {sparsity:g}", "small", method="imp", sparsity=sparsity)
+    # About as costly as ndsnn's 12 epochs.
+    for sparsity, epochs in ((0.95, 28), (0.98, 60)):
+        yield job(
+            f"rigl long {sparsity:g}", "small", method="rigl", sparsity=sparsity, epochs=epochs
+        )
     for method in GROWN:
-        yield Job(
-            section="grown", label=f"{method} 0.95", protocol="events", seed=seed,
-            settings={"method": method, "sparsity": 0.95, "epochs": 60},
-        )  # fmt: skip
+        yield job(f"{method} 0.95", "events", method=method, sparsity=0.95, epochs=20)
 
 
 def _cutoff(seed: int) -> Iterator[Job]:
-    base = {"method": "imp", "sparsity": 0.9, "steps": 20}
     for penalty in (0.0, 0.002):
         yield Job(
-            section="cutoff", label=f"penalty {penalty:g}", protocol="small", seed=seed,
-            settings={**base, "rate_penalty": penalty or None},
+            section="cutoff", label=f"penalty {penalty:g}", protocol="long", seed=seed,
+            settings={
+                "method": "imp", "sparsity": 0.9, "rounds": 4, "rate_penalty": penalty or None,
+            },
         )  # fmt: skip
-    yield Job(
-        section="cutoff", label="penalty 0", protocol="events", seed=seed,
-        settings={"method": "imp", "sparsity": 0.9},
-    )  # fmt: skip
 
 
 def _untrained(seed: int) -> Iterator[Job]:
@@ -187,4 +181,12 @@ def _balanced(seed: int) -> Iterator[Job]:
         yield Job(
             section="balanced", label=f"uticket {sparsity:g}", protocol="small", seed=seed,
             settings={"method": "uticket", "sparsity": sparsity},
+        )  # fmt: skip
+
+
+def _patches(seed: int) -> Iterator[Job]:
+    for share in (1.0, 0.7):
+        yield Job(
+            section="patches", label=f"patch {share:g}", protocol="patches", seed=seed,
+            settings={"method": "patch", "sparsity": 0.5, "params": {"patches": share}},
         )  # fmt: skip

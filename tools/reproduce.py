@@ -1,0 +1,148 @@
+"""Reproduce the papers: train every method, measure it, deploy its ticket, write the report.
+
+    python tools/reproduce.py --mnist FOLDER --nmnist FOLDER [--quick] [--seeds 3] [--workers 1]
+                              [--only SECTION] [--work FOLDER] [--write]
+
+Jobs stand in reproduce_jobs.py. Each one's figures are kept in WORK/results.json as they come, its
+ticket beside them; a second call goes on where the first was stopped, also within a training.
+--quick trains on fewer images and with one seed: minutes per section. --write makes
+docs/reproduction.md and docs/measured/reproduction.json from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+import reproduce_jobs  # noqa: E402
+from reproduce_jobs import Job  # noqa: E402
+
+Results = dict[str, dict[str, Any]]
+
+
+def ticket_of(work: Path, name: str) -> Path:
+    """Return where a job's ticket stands."""
+    return work / f"{name.replace('/', '-').replace(' ', '_')}.pt"
+
+
+def config_of(job: Job, work: Path, folders: dict[str, Path], quick: bool) -> Any:
+    """Return a job's TrainConfig."""
+    from snn_deploy.tickets.trainer import TrainConfig, checkpoint_path
+
+    settings = reproduce_jobs.settings_of(job, quick)
+    out = ticket_of(work, job.name)
+    return TrainConfig(
+        out=out,
+        data_dir=folders.get(settings["data"]),
+        masks_from=None if job.needs is None else ticket_of(work, job.needs),
+        resume=checkpoint_path(out).is_file(),
+        force=True,
+        **settings,
+    )
+
+
+def train_one(job: Job, work: Path, folders: dict[str, Path], quick: bool) -> dict[str, Any]:
+    """Train one ticket, unless it is there, and return its figures."""
+    from dataclasses import asdict
+
+    from snn_deploy.tickets.trainer import train
+
+    start = time.perf_counter()
+    result = train(config_of(job, work, folders, quick))
+    return {
+        "settings": {k: v for k, v in reproduce_jobs.settings_of(job, quick).items()},
+        "dense": result.dense_accuracy,
+        "accuracy": result.ticket_accuracy,
+        "sparsity": result.sparsity,
+        "found": result.found,
+        "rounds": [asdict(r) for r in result.rounds],
+        "timestep_epochs": result.timestep_epochs,
+        "cost": result.cost,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+class Store:
+    """Results by job name, in a file that is whole at every moment."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.results: Results = json.loads(path.read_text()) if path.is_file() else {}
+
+    def add(self, name: str, values: dict[str, Any]) -> None:
+        """Keep the figures of one job."""
+        self.results[name] = values
+        text = json.dumps(self.results, indent=1, sort_keys=True, default=str)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(text + "\n")
+        os.replace(temporary, self._path)
+
+
+def run(jobs: list[Job], store: Store, work: Path, options: argparse.Namespace) -> None:
+    """Train what is missing; a job that others need goes before them."""
+    folders = {"mnist": options.mnist, "nmnist": options.nmnist}
+    names = {job.name for job in jobs}
+    waiting = [job for job in jobs if job.name not in store.results]
+    with ProcessPoolExecutor(options.workers) as pool:
+        running: dict[Any, Job] = {}
+        while waiting or running:
+            ready = [
+                job
+                for job in waiting
+                if job.needs is None or job.needs in store.results or job.needs not in names
+            ]
+            for job in ready[: options.workers - len(running)]:
+                waiting.remove(job)
+                running[pool.submit(train_one, job, work, folders, options.quick)] = job
+            done = next(as_completed(running))
+            job = running.pop(done)
+            store.add(job.name, done.result())
+            values = store.results[job.name]
+            print(
+                f"{job.name}: {100 * values['accuracy']:.2f} % at "
+                f"{100 * values['sparsity']:.2f} % sparsity, {values['seconds']:.0f} s",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Train, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mnist", type=Path, help="folder of MNIST's four .gz files")
+    parser.add_argument("--nmnist", type=Path, help="folder of N-MNIST recordings")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", action="append", choices=reproduce_jobs.SECTIONS)
+    parser.add_argument("--work", type=Path, default=Path("reproduction"))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    seeds = options.seeds or (1 if options.quick else 3)
+    work = options.work / ("quick" if options.quick else "full")
+    work.mkdir(parents=True, exist_ok=True)
+    store = Store(work / "results.json")
+    folders = {"mnist": options.mnist, "nmnist": options.nmnist}
+    jobs = [
+        job
+        for job in reproduce_jobs.jobs(tuple(range(seeds)))
+        if (not options.only or job.section in options.only)
+        and folders[reproduce_jobs.PROTOCOLS[job.protocol]["data"]] is not None
+    ]
+    run(jobs, store, work, options)
+    if options.write:
+        import reproduce_text
+
+        reproduce_text.write(store.results, work, ROOT / "docs")
+
+
+if __name__ == "__main__":
+    main()
