@@ -59,7 +59,7 @@ def train_one(job: Job, work: Path, folders: dict[str, Path], quick: bool) -> di
     start = time.perf_counter()
     result = train(config_of(job, work, folders, quick))
     return {
-        "settings": {k: v for k, v in reproduce_jobs.settings_of(job, quick).items()},
+        "settings": reproduce_jobs.settings_of(job, quick),
         "dense": result.dense_accuracy,
         "accuracy": result.ticket_accuracy,
         "sparsity": result.sparsity,
