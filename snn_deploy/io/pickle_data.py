@@ -18,6 +18,11 @@ MAX_OBJECTS = 200_000
 MAX_DEPTH = 64
 MAX_NODES = 1_000_000
 MAX_INT_BYTES = 16
+_DANGEROUS = frozenset(
+    """os posix nt subprocess sys builtins __builtin__ importlib runpy socket shutil pty code
+    ctypes pickle _pickle marshal types operator functools webbrowser multiprocessing pdb
+    timeit bdb asyncio threading requests urllib http tempfile io pathlib codecs""".split()  # noqa: SIM905
+)
 _MAX_KEY = 2**60  # larger ints can be made to collide in a dict, which then takes for ever
 
 Rule = Callable[[tuple[Any, ...]], Any]
@@ -46,11 +51,23 @@ _PUT = {0x71: 1, 0x72: 4}
 _GET = {0x68: 1, 0x6A: 4}
 
 
+def refuse_dangerous(module: str, name: str, where: str) -> None:
+    """Raise InputError for a global that only an attack names; ``where``: the pickle."""
+    full = f"{module}.{name}"
+    if module.partition(".")[0] in _DANGEROUS or "\n" in full or not full.isprintable():
+        raise InputError(
+            f"the file asks to run {full}: this may be an attack, nothing was run",
+            where=where,
+            hint="delete the file, or ask its author for a state_dict or .safetensors file",
+        )
+
+
 class PickleData:
     """Runs one pickle. find(module, name) -> Global; load(persistent id) -> a value.
 
-    Raises InputError, and whatever the two functions raise. Results are what the rules return
-    and plain dict, list, tuple, str, int, float, bool, None.
+    where: the pickle, for messages; remedy: how such a file is written again. Raises InputError,
+    and whatever the two functions raise. Results are what the rules return and plain dict, list,
+    tuple, str, int, float, bool, None.
     """
 
     def __init__(
@@ -60,8 +77,10 @@ class PickleData:
         *,
         find: Callable[[str, str], Global],
         load: Callable[[Any], Any],
+        remedy: str = "write the file again with torch.save",
     ) -> None:
         self._data, self._where, self._find, self._load = data, where, find, load
+        self._remedy = remedy
         self._at, self._objects = 0, 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
@@ -86,15 +105,15 @@ class PickleData:
         """Return the error for a malformed pickle."""
         return InputError(
             f"damaged or hostile pickle: {what}",
-            where=f"{self._where} -> data.pkl",
+            where=self._where,
             used=f"byte {self._at:,} of {len(self._data):,}",
-            hint="write the file again with torch.save, and do not trust where it came from",
+            hint=f"{self._remedy}, and do not trust where it came from",
         )
 
     def _limit(self, what: str, limit: int) -> InputError:
         return InputError(
             f"the pickle holds too many {what}",
-            where=f"{self._where} -> data.pkl",
+            where=self._where,
             used=f"more than {limit:,} of {limit:,} {what}",
             hint="save tensors rather than long Python lists, one state_dict per file",
         )
@@ -212,7 +231,7 @@ class PickleData:
             if self._number(8) > len(self._data) - self._at:
                 raise self.bad("a frame is longer than the pickle")
         else:
-            raise self.bad(f"opcode 0x{code:02x} builds objects that torch.save never writes here")
+            raise self.bad(f"opcode 0x{code:02x} builds objects that are no data")
 
     def _top(self) -> Any:
         value = self._stack[-1]

@@ -15,7 +15,13 @@ import numpy as np
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.io import tensors
 from snn_deploy.io.files import PathLike, open_regular
-from snn_deploy.io.pickle_data import Global, PickleData, check_tree, is_count
+from snn_deploy.io.pickle_data import (
+    Global,
+    PickleData,
+    check_tree,
+    is_count,
+    refuse_dangerous,
+)
 from snn_deploy.io.signatures import describe
 from snn_deploy.io.zip_records import STORED, ZipRecords
 from snn_deploy.ir.arrays import Array, adopt
@@ -40,11 +46,6 @@ _STORAGES = {
 # _rebuild_tensor_v3 (types that have no storage class) names its element type so.
 _DTYPES = {"uint16": "u2", "uint32": "u4", "uint64": "u8"}
 _OTHER_TYPES = ("Complex", "QInt", "QUInt", "complex", "float8", "qint", "quint", "bits", "float4")
-_DANGEROUS = frozenset(
-    """os posix nt subprocess sys builtins __builtin__ importlib runpy socket shutil pty code
-    ctypes pickle _pickle marshal types operator functools webbrowser multiprocessing pdb
-    timeit bdb asyncio threading requests urllib http tempfile io pathlib codecs""".split()  # noqa: SIM905
-)
 # Python values that torch.save pickles by these names, and what to save instead.
 _INSTEAD = {
     ("numpy", ""): "save torch tensors and plain Python numbers: torch.from_numpy(a), value.item()",
@@ -115,7 +116,9 @@ class _Reader:
             raise self._bad(f"record {packed[0]!r} is compressed, which torch.save never does")
         self._check_byte_order()
         pickle = self._archive.read(f"{self._prefix}data.pkl", MAX_PICKLE_BYTES)
-        value = PickleData(pickle, self._where, find=self._find, load=self._load).run()
+        value = PickleData(
+            pickle, f"{self._where} -> data.pkl", find=self._find, load=self._load
+        ).run()
         check_tree(value, self._where, (np.ndarray,))
         return value
 
@@ -181,12 +184,7 @@ class _Reader:
         full = f"{module}.{name}"
         if instead is not None:
             raise self._unsupported(f"the file holds a {full}", instead)
-        if package in _DANGEROUS or "\n" in full or not full.isprintable():
-            raise InputError(
-                f"the file asks to run {full}: this may be an attack, nothing was run",
-                where=f"{self._where} -> data.pkl",
-                hint="delete the file, or ask its author for a state_dict or .safetensors file",
-            )
+        refuse_dangerous(module, name, f"{self._where} -> data.pkl")
         if package == "torch" and name.startswith(_OTHER_TYPES):
             raise self._unsupported(
                 f"tensors of type {name.removesuffix('Storage')}",

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 pytest.importorskip("torch", reason="some hostile files are made with torch")
 import hostile_hdf5
+import hostile_masks  # noqa: F401 (registers its cases)
 from hostile import CASES
 
 CHILD = Path(__file__).with_name("hostile_child.py")
