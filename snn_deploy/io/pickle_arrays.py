@@ -1,7 +1,7 @@
-"""Reads a pickled list of numpy arrays, without numpy's own unpickling: nothing is called.
+"""Reads a pickled list or dict of numpy arrays without numpy's own unpickling: nothing is called.
 
 An array is the bytes that stand in the file, seen through a plain numeric type and a shape that
-fits them. Object arrays, records and everything that is no list of such arrays are refused.
+fits them. Object arrays, records and everything else that is no plain data are refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.io import tensors
 from snn_deploy.io.files import PathLike, read_limited
-from snn_deploy.io.pickle_data import Global, PickleData, is_count, refuse_dangerous
+from snn_deploy.io.pickle_data import Global, PickleData, check_tree, is_count, refuse_dangerous
 from snn_deploy.io.signatures import describe
 from snn_deploy.ir.arrays import Array, adopt
 
 MAX_BYTES = 2**30
 _REMEDY = "write the arrays again: pickle.dump(list_of_arrays, file)"
 _BYTES = {0x43: 1, 0x42: 4, 0x8E: 8, 0x96: 8}  # SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
+_PYTHON2 = {0x55: 1, 0x54: 4}  # SHORT_BINSTRING, BINSTRING: Python 2's text and its bytes
 _TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())  # noqa: SIM905
 _CORES = ("numpy.core", "numpy._core")  # before and since numpy 2
 
@@ -59,6 +60,8 @@ class _ArrayPickle(PickleData):
     def _step_object(self, code: int) -> None:
         if code in _BYTES:
             self._stack.append(self._take(self._number(_BYTES[code])))
+        elif code in _PYTHON2:
+            self._stack.append(self._take(self._number(_PYTHON2[code])).decode("latin-1"))
         elif code == 0x62 and isinstance(self._stack[-2], _Type | _Slot):
             state = self._pop()
             self._stack[-1].build(state)
@@ -81,7 +84,7 @@ class _Reader:
             rules[f"{core}.numeric", "_frombuffer"] = self._frombuffer
         self._globals = {key: Global(".".join(key), rule) for key, rule in rules.items()}
 
-    def read(self) -> list[Array]:
+    def read_list(self) -> list[Array]:
         value = self._machine.run()
         if not isinstance(value, list | tuple):
             raise self._other(f"the file's content is {_kind(value)}, not a list of numpy arrays")
@@ -89,13 +92,26 @@ class _Reader:
         for i, item in enumerate(value):
             if not isinstance(item, _Slot):
                 raise self._other(f"entry {i} of the list is {_kind(item)}, not a numpy array")
-            if item.array is None:
-                raise self._machine.bad("an array without values")
-            arrays.append(item.array)
+            arrays.append(self._filled(item))
         return arrays
+
+    def read_dict(self) -> dict[str, Any]:
+        value = self._machine.run()
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise self._other("the file's content is no dict whose keys are text")
+        slots = {key: item for key, item in value.items() if isinstance(item, _Slot)}
+        plain = {key: item for key, item in value.items() if key not in slots}
+        check_tree(plain, self._where, (bytes,))
+        return {**plain, **{key: self._filled(slot) for key, slot in slots.items()}}
+
+    def _filled(self, slot: _Slot) -> Array:
+        if slot.array is None:
+            raise self._machine.bad("an array without values")
+        return slot.array
 
     def array(self, raw: Any, kind: Any, shape: Any, order: Any) -> Array:
         """Return ``raw`` as an array; each may take as many bytes as the file has left."""
+        raw = raw.encode("latin-1") if isinstance(raw, str) else raw
         if not isinstance(raw, bytes) or not isinstance(kind, _Type) or order not in ("C", "F"):
             raise self._machine.bad("an array that is not bytes of a numeric type")
         if not isinstance(shape, tuple) or not all(map(is_count, shape)):
@@ -163,13 +179,26 @@ def read_array_list(path: PathLike, *, max_bytes: int = MAX_BYTES) -> list[Array
     numpy 1 or 2. Nothing from the file is executed. max_bytes: largest file. Raises InputError
     for a damaged or hostile file, UnsupportedError for a pickle of something else.
     """
+    return _open(path, max_bytes, "list").read_list()
+
+
+def read_array_dict(path: PathLike, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Return a pickled dict of numpy arrays and plain values, such as lists of numbers.
+
+    As ``read_array_list``; Python 2's pickles are read too, and its str becomes text byte by byte
+    (latin-1). The order of the keys is not kept. Raises InputError and UnsupportedError.
+    """
+    return _open(path, max_bytes, "dict").read_dict()
+
+
+def _open(path: PathLike, max_bytes: int, what: str) -> _Reader:
     where = os.fspath(path)
     data = read_limited(path, max_bytes)
     kind = describe(data[:512])
     if kind.name != "plain Python pickle":
         raise InputError(
-            f"this is {kind.article}, not a pickled list of numpy arrays",
+            f"this is {kind.article}, not a pickled {what} of numpy arrays",
             where=where,
-            hint="expected what pickle.dump(list_of_arrays, file) writes, by protocol 3 or later",
+            hint=f"expected what pickle.dump({what}_of_arrays, file) writes, protocol 3 or later",
         )
-    return _Reader(data, where).read()
+    return _Reader(data, where)
