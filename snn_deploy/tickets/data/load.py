@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_deploy.errors import UsageError
-from snn_deploy.tickets.data import digits, mnist, nmnist
+from snn_deploy.tickets.data import cifar10, digits, dvs128, mnist, nmnist
+from snn_deploy.tickets.data.parts import Parts
 
-# What a folder of each data set holds; the digits come with scikit-learn.
-_CONTENT = {"mnist": mnist.CONTENT, "nmnist": nmnist.CONTENT}
-DATASETS = ("digits", *_CONTENT)
+# The digits come with scikit-learn, the others are read from a folder.
+_FOLDERS: dict[str, Any] = {
+    "mnist": mnist,
+    "nmnist": nmnist,
+    "cifar10": cifar10,
+    "dvs128": dvs128,
+}
+DATASETS = ("digits", *_FOLDERS)
 # Data sets of recordings, whose samples have steps already, and how many seconds of each are read.
-EVENTS = {"nmnist": nmnist.WINDOW_S}
+EVENTS = {"nmnist": nmnist.WINDOW_S, "dvs128": dvs128.WINDOW_S}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,29 +45,52 @@ def load(
     *,
     steps: int = 20,
     step_s: float | None = None,
+    downscale: int = 1,
 ) -> Dataset:
-    """Return a data set: "digits" (with scikit-learn), "mnist" or "nmnist" (from ``data_dir``).
+    """Return a data set: "digits" (with scikit-learn), or another of ``DATASETS`` (``data_dir``).
 
     The digits' split is stratified and always the same (seed 0, a quarter for testing); the
     others have their own. steps, step_s: how many frames of how many seconds each a recording
-    becomes (None: its ``EVENTS`` seconds in equal frames); images have none. Raises UsageError,
-    InputError, MissingDependencyError.
+    becomes (None: its ``EVENTS`` seconds in equal frames); images have none. downscale: of
+    dvs128, so many pixels in a row and in a column become one. Raises UsageError, InputError,
+    MissingDependencyError.
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}", hint=f"one of {', '.join(DATASETS)}")
+    if downscale != 1 and name != "dvs128":
+        raise UsageError(
+            f"samples of {name} are not made smaller",
+            used=f"downscale = {downscale}",
+            hint="downscale belongs to dvs128",
+        )
+    source = digits if name == "digits" else _FOLDERS[name]
+    (x_train, y_train), (x_test, y_test) = _parts(name, data_dir, steps, step_s, downscale)
+    return Dataset(
+        name=name,
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        classes=source.CLASSES,
+    )
+
+
+def _parts(
+    name: str, data_dir: str | Path | None, steps: int, step_s: float | None, downscale: int
+) -> Parts:
     if name == "digits":
-        parts, classes = digits.read(), digits.CLASSES
-    elif data_dir is None:
+        return digits.read()
+    if data_dir is None:
         raise UsageError(
             f"{name} is read from a folder of yours, and none was given",
-            hint=f"--data-dir FOLDER with {_CONTENT[name]}",
+            hint=f"--data-dir FOLDER with {_FOLDERS[name].CONTENT}; {_FOLDERS[name].SOURCE}",
         )
-    elif name == "mnist":
-        parts, classes = mnist.read(Path(data_dir)), mnist.CLASSES
-    else:
-        frame_s = EVENTS[name] / steps if step_s is None else step_s
-        parts, classes = nmnist.read(Path(data_dir), steps, frame_s), nmnist.CLASSES
-    (x_train, y_train), (x_test, y_test) = parts
-    return Dataset(
-        name=name, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=classes
-    )
+    folder = Path(data_dir)
+    if name == "mnist":
+        return mnist.read(folder)
+    if name == "cifar10":
+        return cifar10.read(folder)
+    frame_s = EVENTS[name] / steps if step_s is None else step_s
+    if name == "nmnist":
+        return nmnist.read(folder, steps, frame_s)
+    return dvs128.read(folder, steps, frame_s, downscale)

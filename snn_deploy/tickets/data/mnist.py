@@ -22,6 +22,7 @@ MNIST_FILES = {
     "y_test": "t10k-labels-idx1-ubyte.gz",
 }
 CONTENT = ", ".join(MNIST_FILES.values())
+SOURCE = "MNIST of LeCun, Cortes and Burges"
 # 60,000 images of 28x28 are 47 MB; a file that unpacks to more than this is not MNIST-like.
 _MAX_IDX_BYTES = 1 << 28
 
@@ -34,7 +35,7 @@ def read(folder: Path) -> Parts:
             "the MNIST folder does not exist" if not folder.is_dir() else "MNIST files are missing",
             where=str(folder),
             used=f"missing: {', '.join(missing)}",
-            hint=f"put the four files {CONTENT} into it",
+            hint=f"put the four files {CONTENT} into it; {SOURCE}",
         )
     train, test = (_read_part(folder, part) for part in ("train", "test"))
     if train[0].shape[1:] != test[0].shape[1:]:

@@ -30,6 +30,7 @@ CONTENT = (
     f"{FOLDERS['train']}/0/*.bin to {FOLDERS['test']}/9/*.bin, or {LISTS['train']}, "
     f"{LISTS['test']} and the .bs2 files that they list"
 )
+SOURCE = "N-MNIST of G. Orchard and others (2015)"
 
 Recordings = list[tuple[Path, int]]
 
@@ -56,7 +57,7 @@ def find(folder: Path) -> tuple[Recordings, Recordings]:
             if folder.is_dir()
             else "the N-MNIST folder does not exist",
             where=str(folder),
-            hint=f"a folder with {CONTENT}",
+            hint=f"a folder with {CONTENT}; {SOURCE}",
         )
     return train, test
 
