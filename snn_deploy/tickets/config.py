@@ -16,7 +16,7 @@ from snn_deploy.tickets.data import load as datasets
 from snn_deploy.tickets.defaults import IMAGE_STEP_S, ONE_RUN_LONGER, defaults_of
 from snn_deploy.tickets.methods.base import Plan
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
-from snn_deploy.tickets.models.build import ARCHITECTURES
+from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT
 from snn_deploy.tickets.qat import Grid
 
 
@@ -146,7 +146,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
         )
     if config.shift is not None and config.shift < 0:
         raise UsageError("shift must not be negative", used=f"shift = {config.shift}")
-    if config.shift and config.arch != "conv" and config.data not in datasets.EVENTS:
+    if config.shift and config.arch in FLAT and config.data not in datasets.EVENTS:
         raise UsageError(
             f"{config.arch} takes images as rows of pixels, which cannot be moved",
             used=f"shift = {config.shift}",
@@ -171,7 +171,7 @@ def arranged(x: NDArray[Any], config: TrainConfig) -> NDArray[Any]:
 
     Images become rows of pixels for what is no convolution; frames of events stay as they are.
     """
-    flat = config.arch != "conv" and config.coding != "events"
+    flat = config.arch in FLAT and config.coding != "events"
     return x.reshape(len(x), -1) if flat else x
 
 

@@ -13,7 +13,11 @@ _DATA: dict[str, dict[str, Any]] = {
     "mnist": {"rewind_epoch": 1, "batch_size": 128, "shift": 0, "lr": 1e-2},
     # A thousand recordings are few: moved by a pixel, they are many.
     "nmnist": {"rewind_epoch": 8, "batch_size": 32, "shift": 1, "lr": 1e-2},
-}
+    "cifar10": {
+        "rewind_epoch": 4, "batch_size": 128, "shift": 0, "lr": 1e-2, "coding": "direct",
+    },
+    "dvs128": {"rewind_epoch": 8, "batch_size": 16, "shift": 4, "lr": 1e-2},
+}  # fmt: skip
 # Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
 _SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("mlp", "digits"): {
@@ -44,12 +48,34 @@ _SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("recurrent", "nmnist"): {
         "steps": 20, "epochs": 20, "round_epochs": 6, "hidden": (256,), "share": 0.5,
     },
+    ("mlp", "cifar10"): {
+        "steps": 5, "epochs": 20, "round_epochs": 8, "hidden": (1024, 256), "share": 0.37,
+    },
+    ("conv", "cifar10"): {
+        "steps": 5, "epochs": 30, "round_epochs": 10, "hidden": (32, 64), "shift": 2,
+        "share": 0.37,
+    },
+    ("recurrent", "cifar10"): {
+        "steps": 5, "epochs": 20, "round_epochs": 8, "hidden": (512,), "share": 0.37,
+    },
+    ("mlp", "dvs128"): {
+        "steps": 10, "epochs": 30, "round_epochs": 10, "hidden": (256,), "share": 0.5,
+    },
+    ("conv", "dvs128"): {
+        "steps": 10, "epochs": 30, "round_epochs": 10, "hidden": (8, 64), "share": 0.45,
+    },
+    ("recurrent", "dvs128"): {
+        "steps": 10, "epochs": 30, "round_epochs": 10, "hidden": (256,), "share": 0.5,
+    },
 }  # fmt: skip
 # The published networks: T as published, weights of the published widths.
 _DEEP: dict[str, dict[str, Any]] = {
     "digits": {"steps": 5, "epochs": 18, "round_epochs": 7},
     "mnist": {"steps": 5, "epochs": 4, "round_epochs": 2},
     "nmnist": {"steps": 10, "epochs": 16, "round_epochs": 5},
+    # A fifth of the published epochs, and of the epoch that rounds go back to.
+    "cifar10": {"steps": 5, "epochs": 60, "round_epochs": 56, "shift": 4},
+    "dvs128": {"steps": 10, "epochs": 48, "round_epochs": 16},
 }
 
 

@@ -179,7 +179,7 @@ def test_a_ticket_of_recordings_runs_on_its_test_set(tmp_path, arch):
         recipe = loop.Recipe(
             steps=6, coding="events", gain=1.0, lr=0.1, batch_size=2, weight_decay=0.0
         )
-        batch = loop._training_input(torch.from_numpy(np.array(samples.x)), recipe, None)
+        batch = loop.training_input(torch.from_numpy(np.array(samples.x)), recipe, None)
     assert batch.shape == (6, 10, 2, 34, 34)
     assert batch.dtype == torch.float32
     assert np.array_equal(batch.numpy().swapaxes(0, 1), frames)

@@ -18,10 +18,10 @@ from snn_deploy.io.inputs import encode  # noqa: E402
 from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
 from snn_deploy.ir.network import Coding  # noqa: E402
 from snn_deploy.tickets import loop  # noqa: E402
-from snn_deploy.tickets.config import _DEFAULTS  # noqa: E402
 from snn_deploy.tickets.data import load as data  # noqa: E402
 from snn_deploy.tickets.data.digits import stratified_split  # noqa: E402
 from snn_deploy.tickets.data.mnist import MNIST_FILES  # noqa: E402
+from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT  # noqa: E402
 from snn_deploy.tickets.trainer import (  # noqa: E402
     TrainConfig,
     checkpoint_path,
@@ -235,15 +235,19 @@ def test_settings_that_make_no_sense(tmp_path, changes, words):
 
 
 def test_defaults_follow_the_architecture(tmp_path):
-    for arch, name in _DEFAULTS:
-        config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
-        given = {k: v for k, v in asdict(config).items() if v is None}
-        optional = {"data_dir", "limit", "qat", "bits", "qat_epochs", "masks_from", "device"}
-        assert set(given) <= optional
-        assert config.rounds
-        assert config.rounds >= (4 if name == "digits" else 2)
-        assert config.coding == ("events" if name == "nmnist" else "rate")
-        assert config.dt_s == (0.3 / config.steps if name == "nmnist" else 1e-3)
+    for arch in ARCHITECTURES:
+        for name in data.DATASETS:
+            config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
+            given = {k: v for k, v in asdict(config).items() if v is None}
+            optional = {"data_dir", "limit", "qat", "bits", "qat_epochs", "masks_from", "device"}
+            assert set(given) <= optional
+            assert config.rounds
+            assert config.rounds >= (4 if name == "digits" else 2)
+            recorded = name in data.EVENTS
+            images = "direct" if name == "cifar10" else "rate"
+            assert config.coding == ("events" if recorded else images)
+            assert config.dt_s == (data.EVENTS[name] / config.steps if recorded else 1e-3)
+            assert recorded or arch not in FLAT or config.shift == 0
     halves = resolved(TrainConfig(out=tmp_path / "m.pt", data="nmnist", steps=40))
     assert halves.dt_s == 0.0075
 
