@@ -60,6 +60,12 @@ class Projection:
     __hash__ = None  # type: ignore[assignment]
 
 
+def lead(scores: Array) -> Array:
+    """Return the largest minus the second largest of (..., classes), two classes or more."""
+    ordered = np.sort(scores, axis=-1)
+    return np.asarray(ordered[..., -1] - ordered[..., -2])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readout:
     """How a prediction is read from the output population.
@@ -113,19 +119,27 @@ class Readout:
         t. The last step always stops; without a cutoff it alone does. Raises as ``scores``.
         """
         samples, steps = values.shape[:2]
-        self.check_steps(steps)
         if self.cutoff is None:
+            self.check_steps(steps)
             return np.full(samples, steps)
+        stops = lead(self.cumulative(values)) > np.array(self.cutoff[:steps])
+        stops[:, -1] = True
+        return np.asarray(stops.argmax(axis=1) + 1)
+
+    def cumulative(self, values: Array) -> Array:
+        """Return (samples, steps, classes), the scores of the window's steps up to each step.
+
+        values: the output's spikes (samples, steps, n). For count and vote. Raises as ``scores``.
+        """
+        samples, steps = values.shape[:2]
+        self.check_steps(steps)
         first, last = self.window or (0, steps)
         counted = np.array(values.reshape(samples, steps, -1), np.float64)
         counted[:, :first] = 0
         counted[:, last:] = 0
         if self.kind == "vote":
             counted = counted.reshape(samples, steps, self.groups or 1, -1).sum(axis=3)
-        ordered = np.sort(counted.cumsum(axis=1), axis=2)
-        stops = ordered[:, :, -1] - ordered[:, :, -2] > np.array(self.cutoff[:steps])
-        stops[:, -1] = True
-        return np.asarray(stops.argmax(axis=1) + 1)
+        return np.asarray(counted.cumsum(axis=1))
 
     def check_steps(self, steps: int) -> None:
         """Raise InputError where the window or the cutoff does not fit a run of ``steps``."""
