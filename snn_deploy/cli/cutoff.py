@@ -20,14 +20,11 @@ cutoff_option = click.option(
 
 def with_cutoff(network: Network, data: InputData, options: dict[str, Any]) -> Network:
     """Return the network with the cutoff that the options name, checked against the data."""
-    from dataclasses import replace
-
-    from snn_deploy.ir.check import check
+    from snn_deploy.passes.cutoff import with_table
     from snn_deploy.report.analyse import check_steps, steps_of
 
     gap = options.get("cutoff")
     if gap is not None:
-        cutoff = (gap,) * (steps_of(network, data) or 1)
-        network = check(replace(network, readout=replace(network.readout, cutoff=cutoff)))
+        network = with_table(network, (gap,) * (steps_of(network, data) or 1))
     check_steps(network, data)
     return network

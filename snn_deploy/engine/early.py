@@ -53,6 +53,18 @@ def until(
     )
 
 
+def step_statistics(steps: Array) -> dict[str, float]:
+    """Return mean, median and 95th percentile of the steps (samples,) that samples took.
+
+    The percentile is the fewest steps within which 95 % of the samples have stopped.
+    """
+    return {
+        "mean": float(np.mean(steps)),
+        "median": float(np.median(steps)),
+        "p95": float(np.percentile(steps, 95, method="inverted_cdf")),
+    }
+
+
 def host_operations(network: Network, trace: Trace) -> Events:
     """Return what the host does to stop samples early, nothing where none may.
 

@@ -129,8 +129,14 @@ class Readout:
     def cumulative(self, values: Array) -> Array:
         """Return (samples, steps, classes), the scores of the window's steps up to each step.
 
-        values: the output's spikes (samples, steps, n). For count and vote. Raises as ``scores``.
+        values: the output's spikes (samples, steps, n). Raises InputError as ``scores``, and for a
+        membrane readout.
         """
+        if self.kind in MEMBRANE_READOUTS:
+            raise InputError(
+                f"a {self.kind} readout has no scores so far: these are sums of spikes",
+                hint="read spikes: count, or vote with its groups",
+            )
         samples, steps = values.shape[:2]
         self.check_steps(steps)
         first, last = self.window or (0, steps)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from snn_deploy import units
-from snn_deploy.engine.early import PLACE
+from snn_deploy.engine.early import PLACE, step_statistics
 from snn_deploy.report.analyse import Outcome
 from snn_deploy.report.layers import cell
 from snn_deploy.report.model import Item, Section, Table, Text
@@ -21,19 +21,6 @@ _COMPARED = {
     "packets": "packets",
     "hops": "hops",
 }
-
-
-def steps_data(outcome: Outcome) -> dict[str, float]:
-    """Return mean, median and 95th percentile of the steps per sample.
-
-    The percentile is the fewest steps within which 95 % of the samples have stopped.
-    """
-    steps = outcome.steps_run
-    return {
-        "mean": float(np.mean(steps)),
-        "median": float(np.median(steps)),
-        "p95": float(np.percentile(steps, 95, method="inverted_cdf")),
-    }
 
 
 def _savings(outcome: Outcome) -> list[tuple[str, str, float, float]]:
@@ -80,7 +67,7 @@ def early_line(outcome: Outcome) -> str:
     """Return in words how many steps the samples take."""
     if outcome.uncut is None:
         return "not on this target: all steps run and count, predictions are read at the stop"
-    steps = steps_data(outcome)
+    steps = step_statistics(outcome.steps_run)
     stopped = int(np.sum(outcome.steps_run < outcome.steps))
     return (
         f"{units.count(steps['mean'])} of {outcome.steps} steps (median "

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from snn_deploy import units
+from snn_deploy.engine.early import step_statistics
 from snn_deploy.report.analyse import Outcome
 from snn_deploy.report.cores import cores_sections, work_section
-from snn_deploy.report.early import early_data, early_sections, steps_data
+from snn_deploy.report.early import early_data, early_sections
 from snn_deploy.report.layers import energy_table, layer_records, layer_tables, sources_section
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
@@ -121,7 +122,10 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         "arithmetic": None if qnet is None else qnet.arithmetic.name,
         "samples": outcome.samples,
         "steps": outcome.steps,
-        "steps_run": {**steps_data(outcome), "per_sample": outcome.steps_run.tolist()},
+        "steps_run": {
+            **step_statistics(outcome.steps_run),
+            "per_sample": outcome.steps_run.tolist(),
+        },
         "early_stop": early_data(outcome),
         "accuracy": outcome.accuracy,
         "predictions": outcome.predictions.tolist(),
