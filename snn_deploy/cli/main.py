@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "run": "Run a model on a target; accuracy, operations, energy.",
     "verify": "Check a target against an independent simulator.",
     "crosscheck": "Run a model in other frameworks, spike for spike.",
+    "calibrate-cutoff": "Give a model an early stop, calibrated on samples.",
     "import": "Convert a dense ONNX network to a spiking one.",
     "fit": "Say whether a model fits a device.",
     "compare": "Run a model on several targets side by side.",
@@ -49,7 +50,7 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"snn_deploy.cli.{cmd_name}_command")
+        module = import_module(f"snn_deploy.cli.{cmd_name.replace('-', '_')}_command")
         command: click.Command = module.command
         return command
 

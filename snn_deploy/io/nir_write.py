@@ -19,7 +19,7 @@ from snn_deploy.errors import UnsupportedError
 from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.io.nir_file import METADATA_KEY, METADATA_SCHEMA
 from snn_deploy.io.nir_operators import flatten_node, operator_node
-from snn_deploy.io.values import readout_json
+from snn_deploy.io.values import coding_json, readout_json
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import Network, Population, Projection, per_neuron
@@ -285,17 +285,11 @@ def _delays(projection: Projection, where: str) -> tuple[Array | None, Array | N
 
 def _metadata(writer: _Writer, remarks: dict[str, dict[str, Any]]) -> str:
     network = writer.network
-    coding = network.coding
     content = {
         "schema": METADATA_SCHEMA,
         "dt_s": network.dt_s,
         "readout": readout_json(network.readout),
-        "coding": {
-            "kind": coding.kind,
-            "steps": coding.steps,
-            "seed": coding.seed,
-            "gain": coding.gain,
-        },
+        "coding": coding_json(network.coding),
         "grid": None
         if network.grid is None
         else {

@@ -102,6 +102,16 @@ def coding_of(value: object) -> Coding:
     )
 
 
+def coding_json(coding: Coding) -> dict[str, Any]:
+    """Return what ``coding_of`` reads, in JSON values."""
+    return {
+        "kind": coding.kind,
+        "steps": coding.steps,
+        "seed": coding.seed,
+        "gain": coding.gain,
+    }
+
+
 def shape_of(value: object) -> Shape:
     """Return a shape of at least one axis, all positive."""
     array = np.asarray(value)

@@ -51,6 +51,15 @@ def with_table(network: Network, table: tuple[float, ...]) -> Network:
     return check(replace(network, readout=replace(network.readout, cutoff=table)))
 
 
+def check_epsilon(epsilon: float) -> None:
+    """Raise UsageError where ``epsilon`` is not a share of wrong stops."""
+    if not 0 <= epsilon < 1:
+        raise UsageError(
+            f"epsilon {epsilon:g} is not a share of wrong stops",
+            hint="0 for none on the calibration samples, 0.01 for 1 %, less than 1",
+        )
+
+
 def optimal_steps(scores: Array, labels: Array) -> Array:
     """Return (samples,), after how many steps every prediction is and stays right, else all.
 
@@ -73,11 +82,7 @@ def cutoff_table(
     epsilon < 1) of them at most. Raises UsageError for another epsilon, InputError for a single
     step, a single class or a membrane readout.
     """
-    if not 0 <= epsilon < 1:
-        raise UsageError(
-            f"epsilon {epsilon:g} is not a share of wrong stops",
-            hint="0 for none on the calibration samples, 0.01 for 1 %, less than 1",
-        )
+    check_epsilon(epsilon)
     scores = replace(readout, cutoff=None).cumulative(outputs)
     steps = scores.shape[1]
     if steps < 2:

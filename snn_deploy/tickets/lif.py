@@ -10,6 +10,7 @@ This is the equation that every engine and backend of the package obeys; the sta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -23,7 +24,11 @@ Number: TypeAlias = float | Tensor
 
 
 class _Scan(torch.autograd.Function):  # type: ignore[misc]
-    """All steps at once: the same numbers as stepping, without one autograd node per step."""
+    """All steps at once: the same numbers as stepping, without one autograd node per step.
+
+    Returns the spikes and each membrane's distance to its threshold before the reset, which the
+    backward pass keeps in any case. Both carry gradients.
+    """
 
     @staticmethod
     def forward(
@@ -36,7 +41,7 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
         v_reset: Number,
         amount: Number | None,
         alpha: float,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         # In place where it can be: large populations are bound by memory, not by arithmetic.
         drive = (current * gain).add_(offset)
         spikes = torch.empty_like(drive)
@@ -50,14 +55,22 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
             v = torch.where(fired, v_reset, v) if amount is None else v - amount * spikes[t]
         ctx.save_for_backward(drive, spikes)
         ctx.constants = (keep, gain, amount is None, alpha)
-        return spikes
+        ctx.set_materialize_grads(False)
+        return spikes, drive
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_distance: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         distance, spikes = ctx.saved_tensors
         keep, gain, to_value, alpha = ctx.constants
-        grad_v = surrogate(distance, alpha).mul_(grad)
-        for t in range(grad.shape[0] - 2, -1, -1):
+        if grad is None:
+            grad_v = torch.zeros_like(distance)
+        else:
+            grad_v = surrogate(distance, alpha).mul_(grad)
+        if grad_distance is not None:
+            grad_v += grad_distance
+        for t in range(grad_v.shape[0] - 2, -1, -1):
             carried = keep * grad_v[t + 1]
             grad_v[t] += carried.mul_(1 - spikes[t]) if to_value else carried
         return grad_v.mul_(gain), None, None, None, None, None, None, None
@@ -74,6 +87,9 @@ class LIF(nn.Module):  # type: ignore[misc]
     """
 
     takes_steps = True
+    # Called after each ``forward`` with the module, its spikes, and the membranes' distances to
+    # the threshold before the reset, both with gradients.
+    watch: Callable[[LIF, Tensor, Tensor], None] | None = None
     tau_s: Number
     r: Number
     v_leak: Number
@@ -136,7 +152,8 @@ class LIF(nn.Module):  # type: ignore[misc]
         if current.dtype in (torch.bfloat16, torch.float16):  # of layers under autocast
             current = current.float()
         keep, gain, offset = self.coefficients()
-        spikes: Tensor = _Scan.apply(
+        spikes: Tensor
+        spikes, distance = _Scan.apply(
             current,
             keep,
             gain,
@@ -146,13 +163,22 @@ class LIF(nn.Module):  # type: ignore[misc]
             self._amount(),
             self.alpha,
         )
+        if self.watch is not None:
+            self.watch(self, spikes, distance)
         return spikes
 
     def step(self, current: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return (spikes, membrane after reset) of one step; ``v`` None means at rest, 0."""
+        return self._fired(self._charged(current, v))
+
+    def _charged(self, current: Tensor, v: Tensor | None) -> Tensor:
+        """Return the membrane before the reset."""
         keep, gain, offset = self.coefficients()
         v = torch.zeros_like(current) if v is None else v
-        v = keep * v + (current * gain + offset)
+        return keep * v + (current * gain + offset)
+
+    def _fired(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the spikes of a membrane before its reset, and the membrane after it."""
         z: Tensor = Spike.apply(v - self.v_threshold, self.alpha)
         amount, fired = self._amount(), z.detach()
         if amount is None:

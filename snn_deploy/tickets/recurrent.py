@@ -29,11 +29,16 @@ class RecurrentLIF(LIF):
     def forward(self, current: Tensor) -> Tensor:
         """Return the spikes (steps, batch, units), 0 or 1, from rest."""
         spikes: list[Tensor] = []
+        charged: list[Tensor] = []
         v: Tensor | None = None
         for x in current:
-            z, v = self.step(x + self.recurrent(spikes[-1]) if spikes else x, v)
+            charged.append(self._charged(x + self.recurrent(spikes[-1]) if spikes else x, v))
+            z, v = self._fired(charged[-1])
             spikes.append(z)
-        return torch.stack(spikes)
+        stacked = torch.stack(spikes)
+        if self.watch is not None:
+            self.watch(self, stacked, torch.stack(charged) - self.v_threshold)
+        return stacked
 
     def ticket_node(self) -> dict[str, Any]:
         """Return LIF's node, and which layer leads the spikes back."""

@@ -38,7 +38,7 @@ def test_help_loads_no_library(arguments):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_says_what_the_command_says(name):
-    command = import_module(f"snn_deploy.cli.{name}_command").command
+    command = import_module(f"snn_deploy.cli.{name.replace('-', '_')}_command").command
     assert isinstance(command, click.Command)
     assert command.name == name
     assert command.get_short_help_str(limit=100) == COMMANDS[name]
