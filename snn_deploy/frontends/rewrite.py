@@ -20,7 +20,8 @@ def rewrite_ticket(network: Network, out: Path, force: bool = False) -> None:
     """Write the ticket that ``network`` was read from to ``out`` with the network's readout.
 
     network: as loaded, not folded; its coding and feedback are written too, since the command
-    line may have named others. Weights, masks and meta stay. Raises OutputError.
+    line may have named others. Weights, masks and meta stay, bfloat16 as float32 of the same
+    values. Raises OutputError.
     """
     content = read_torch_zip(network.source.path)
     parse_ticket(content, network.source)
