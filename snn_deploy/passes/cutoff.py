@@ -76,11 +76,11 @@ def cutoff_table(
 ) -> tuple[float, ...]:
     """Return one threshold per step, infinity where none is good enough.
 
-    outputs: the output's spikes (samples, steps, n); labels: (samples,). A step's threshold is the
-    smallest of 100 values m / 100 * (largest gap of all samples and steps), m = 0..99, for which
-    the samples whose gap is above it are right from that step on, but for a share epsilon (0 <=
-    epsilon < 1) of them at most. Raises UsageError for another epsilon, InputError for a single
-    step, a single class or a membrane readout.
+    outputs: the output's spikes (samples, steps, n), of two classes or more; labels: (samples,).
+    A step's threshold is the smallest of 100 values m / 100 * (largest gap of all samples and
+    steps), m = 0..99, for which the samples whose gap is above it are right from that step on, but
+    for a share epsilon (0 <= epsilon < 1) of them at most. Raises UsageError for another epsilon,
+    InputError for a single step or a membrane readout.
     """
     check_epsilon(epsilon)
     scores = replace(readout, cutoff=None).cumulative(outputs)

@@ -88,6 +88,21 @@ def test_what_is_no_ticket_becomes_a_graph(labelled):
     assert len(longer["cutoff"]) == 15
 
 
+def test_a_state_dict_and_a_convolution_become_graphs_too(labelled):
+    torch = pytest.importorskip("torch")
+    content = tickets.mlp_content()
+    torch.save(content["state"], "state.pt")
+    arch = ("--arch", "mlp", "--coding", "rate", "--steps", "12", "--seed", "3")
+    found = calibrated("state.pt", *arch, *OPTIONS, "-o", "state.nir")["calibrations"][0]
+    ours = result("state.nir", "-t", "loihi", "-i", "own.npz")
+    assert ours["early_stop"]["honoured"]
+    assert len(found["cutoff"]) == 12
+    found = calibrated("conv.pt", "-i", "conv.npz", "-e", "0.2", "-o", "conv.nir")["calibrations"]
+    ours = result("conv.nir", "-t", "cpu", "-i", "conv.npz")
+    assert ours["steps_run"]["mean"] == found[0]["calibration"]["steps"]["mean"]
+    assert ours["accuracy"] == found[0]["calibration"]["accuracy_stopped"]
+
+
 @pytest.mark.parametrize("target", ["cpu", "loihi", "fpga"])
 def test_every_target_stops_by_the_table(labelled, target):
     found = calibrated("mlp.pt", *OPTIONS, "-t", target, "-o", "out.pt")["calibrations"][0]
