@@ -8,7 +8,8 @@ ones, so that an early decision is the final one:
     penalty = 1 / (mean over t of cos(r_t, r_d) + 1e-5)
 
 per sample and population; then the largest of the batch, of the samples that are decided right
-over those last steps; then the mean over the populations.
+over those last steps; then the mean over the populations. A sample that leaves a population without
+any rate r_d counts 0 there.
 
 Source: Wu et al., "Optimising event-driven spiking neural network with regularisation and
 cutoff" (arXiv 2301.09522) and its code, whose slice of the last floor(0.3 T) = 0 steps is the
@@ -47,7 +48,8 @@ class Rates:
             out = model(x)                      # (steps, batch, classes)
             loss = cross_entropy(out.sum(0), y) + ALPHA * rates.penalty(out, y)
 
-    Forward passes without gradients are not collected. Only LIF's own ``forward`` is watched, not
+    The penalty may also be taken after the block. Forward passes without gradients are not
+    collected. Only LIF's own ``forward`` is watched, not
     ``LIF.step``. Raises UsageError for a model without LIF, a threshold that is not positive, or a
     model that is being watched already.
     """
@@ -72,6 +74,7 @@ class Rates:
             )
         for lif in self._populations:
             lif.watch = self._collect
+        self._rates.clear()
         return self
 
     def __exit__(
@@ -82,7 +85,6 @@ class Rates:
     ) -> None:
         for lif in self._populations:
             lif.watch = None
-        self._rates.clear()
 
     def _collect(self, lif: LIF, spikes: Tensor, distance: Tensor) -> None:
         if torch.is_grad_enabled():
@@ -107,13 +109,32 @@ class Rates:
         return torch.stack(worst).mean()
 
 
+class RatePenalty:
+    """The penalty times ``alpha`` as a term of a training run's loss, see ``loop.Penalty``."""
+
+    def __init__(self, alpha: float = ALPHA) -> None:
+        self.alpha = alpha
+        self._rates: Rates | None = None
+
+    def watch(self, model: nn.Module) -> Rates:
+        """Return the context in which the model's rates are collected."""
+        self._rates = Rates(model)
+        return self._rates
+
+    def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the term for the forward pass watched last; output: (steps, batch, classes)."""
+        assert self._rates is not None
+        return self.alpha * self._rates.penalty(output, labels)
+
+
 def _penalties(rates: Tensor, last: int) -> Tensor:
     """Return (batch,) of rates (steps, batch, neurons)."""
     final = rates.detach()[-last:].mean(0)
     # The small sum under the root keeps the gradient finite where nothing is active.
     norm, final_norm = ((r.square().sum(-1) + _EPS).sqrt() for r in (rates, final))
     cosine = (rates * final).sum(-1) / (norm * final_norm)
-    return 1 / (cosine.mean(0) + _EPS)
+    # Without any final rate there is no direction to turn to, and 1 / _EPS would drown the rest.
+    return torch.where(final.any(-1), 1 / (cosine.mean(0) + _EPS), 0.0)
 
 
 def _populations(model: nn.Module) -> list[LIF]:

@@ -11,11 +11,13 @@ from torch import nn  # noqa: E402
 from snn_deploy.errors import UsageError  # noqa: E402
 from snn_deploy.ir import Readout  # noqa: E402
 from snn_deploy.passes.cutoff import calibrate  # noqa: E402
+from snn_deploy.tickets import loop  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
 from snn_deploy.tickets.models.build import build  # noqa: E402
 from snn_deploy.tickets.recurrent import RecurrentLIF  # noqa: E402
 from snn_deploy.tickets.regulariser import (  # noqa: E402
     ALPHA,
+    RatePenalty,
     Rates,
     calibration_outputs,
     last_steps,
@@ -165,7 +167,7 @@ def test_nobody_right_costs_nothing_and_silence_stays_finite():
         out = model(silent)
         penalty = rates.penalty(out, torch.zeros(8, dtype=torch.long))
         penalty.backward()
-    assert torch.isfinite(penalty)
+    assert penalty.item() == 0  # no rate anywhere behind the silent population
     assert torch.isfinite(silent.grad).all()
     assert torch.isfinite(model[1].weight.grad).all()
 
@@ -193,9 +195,38 @@ def test_what_is_collected_and_when():
             model(-x)  # an evaluation in between
         again = rates.penalty(model(x), labels)
     assert again.item() == alone.item() > 0
+    with Rates(model) as rates:
+        out = model(x)
+    assert rates.penalty(out, labels).item() == alone.item()
     out = model(-x)  # outside
     with Rates(model) as rates, pytest.raises(UsageError):
         rates.penalty(out, labels)
+
+
+def trained(penalty):
+    """Return (records, weights) of a short run with this term of the loss."""
+    rng = np.random.default_rng(0)
+    y = torch.from_numpy(rng.integers(0, 3, 96))
+    x = torch.from_numpy(rng.random((96, 12), np.float32)) * 0.5
+    x[torch.arange(96), y] = 1.0
+    recipe = loop.Recipe(steps=6, coding="rate", gain=1.0, lr=1e-2, batch_size=32, weight_decay=0.0)
+    with loop.deterministic(1):
+        model = build("mlp", (12,), 3, hidden=(16,))
+        run = loop.Run(model, x, y, recipe, epochs=12, seed=2, penalty=penalty)
+        records = [run.epoch() for _ in range(12)]
+    return records, {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def test_a_training_run_takes_it():
+    plain, without = trained(None)
+    none, zero = trained(RatePenalty(0.0))
+    some, regularised = trained(RatePenalty())
+    assert RatePenalty().alpha == ALPHA == 0.002
+    assert [r.loss for r in none] == [r.loss for r in plain]
+    assert all(torch.equal(zero[k], without[k]) for k in without)
+    assert some[0].loss > plain[0].loss
+    assert some[-1].loss < some[0].loss
+    assert any(not torch.equal(regularised[k], without[k]) for k in without)
 
 
 def test_messages():
