@@ -14,9 +14,11 @@ from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
 # Named here too, because --help must not wait for torch; a test compares.
+ARCHITECTURES = ("mlp", "conv", "recurrent", "vgg9", "vgg16", "resnet19")
+DATASETS = ("digits", "mnist", "nmnist", "cifar10", "dvs128")
 METHODS = (
     "imp", "eb", "et", "eb-et", "gradr", "stds", "ndsnn", "set", "rigl", "static", "connection",
-    "random", "reinit", "snip",
+    "random", "reinit", "snip", "cutoff",
 )  # fmt: skip
 
 
@@ -31,14 +33,14 @@ METHODS = (
 )
 @click.option(
     "--arch",
-    type=click.Choice(["mlp", "conv", "recurrent"]),
+    type=click.Choice(ARCHITECTURES),
     default="mlp",
     show_default=True,
     help="Network.",
 )
 @click.option(
     "--data",
-    type=click.Choice(["digits", "mnist", "nmnist"]),
+    type=click.Choice(DATASETS),
     default="digits",
     show_default=True,
     help="Data set.",
@@ -99,6 +101,18 @@ METHODS = (
     type=click.Path(path_type=Path),
     metavar="TICKET.pt",
     help="For reinit and random: whose masks.",
+)
+@click.option(
+    "--rate-penalty",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="ALPHA",
+    help="Weight of the spike-rate regulariser.",
+)
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    help="Calibrate a cutoff with so many wrong stops.",
 )
 @click.option(
     "--compute-on",
@@ -176,7 +190,8 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
         ) from None
     fields = (
         "out", "method", "arch", "data", "data_dir", "sparsity", "rounds", "epochs", "coding",
-        "steps", "limit", "bits", "qat_epochs", "masks_from", "device", "amp", "seed", "resume",
+        "steps", "limit", "bits", "qat_epochs", "masks_from", "rate_penalty", "epsilon", "device",
+        "amp", "seed", "resume",
         "force",
     )  # fmt: skip
     values = {k: options[k] for k in fields if k in options}

@@ -38,6 +38,13 @@ def train_report(result: Any, method: str, arch: str, data: str) -> Report:
         after, before = units.percent(q.accuracy), units.percent(q.accuracy_before)
         text = f"{after} in {q.target}'s {q.bits}-bit weights, {before} before fine-tuning"
         lines = (*lines[:-1], ("integers", text), lines[-1])
+    if result.cutoff is not None:
+        c = result.cutoff
+        text = (
+            f"{units.percent(c.accuracy_stopped)} after {units.count(c.mean_steps)} of {c.steps} "
+            f"steps, epsilon {c.epsilon:g}"
+        )
+        lines = (*lines[:-1], ("early stop", text), lines[-1])
     table = Table(
         title="",
         columns=("phase", "sparsity", "test accuracy", "epochs", "timestep-epochs"),
@@ -73,6 +80,7 @@ def train_report(result: Any, method: str, arch: str, data: str) -> Report:
             "timestep_epochs": result.timestep_epochs,
             "cost": result.cost,
             "qat": None if result.qat is None else asdict(result.qat),
+            "cutoff": None if result.cutoff is None else result.cutoff.as_json(),
         },
         rows=tuple(rounds),
     )

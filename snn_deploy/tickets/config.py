@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from snn_deploy.errors import UsageError
 from snn_deploy.ir.quantized import Arithmetic
+from snn_deploy.passes.cutoff import check_epsilon
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.data import load as datasets
 from snn_deploy.tickets.defaults import IMAGE_STEP_S, ONE_RUN_LONGER, defaults_of
@@ -18,6 +19,8 @@ from snn_deploy.tickets.methods.base import Plan
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
 from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT
 from snn_deploy.tickets.qat import Grid
+from snn_deploy.tickets.regulariser import ALPHA
+from snn_deploy.tickets.stops import EPSILON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +37,10 @@ class TrainConfig:
     the first so many training samples. qat: fine-tune after the last round as this target's
     integers compute, with weights of ``bits`` bits (None: the target's own), for qat_epochs epochs
     (None: as many as round_epochs). params: of the method, see ``methods.catalog``. masks_from: a
-    ticket whose masks "reinit" takes, and whose densities "random". device: "cpu", "cuda" (None:
-    cuda where there is one). amp: layers compute in bfloat16. resume: go on from the checkpoint.
-    force: replace ``out``.
+    ticket whose masks "reinit" takes, and whose densities "random". rate_penalty: weight of the
+    spike-rate regulariser in the loss. epsilon: calibrate a cutoff table at the end. device:
+    "cpu", "cuda" (None: cuda where there is one). amp: layers compute in bfloat16. resume: go on
+    from the checkpoint. force: replace ``out``.
     """
 
     out: str | Path
@@ -65,6 +69,8 @@ class TrainConfig:
     qat_epochs: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     masks_from: str | Path | None = None
+    rate_penalty: float | None = None
+    epsilon: float | None = None
     device: str | None = None
     amp: bool = False
     seed: int = 0
@@ -92,6 +98,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
             hint=" or ".join(codings),
         )
     defaults = {"coding": codings[0], **defaults_of(config.arch, config.data)}
+    if config.method == "cutoff":
+        defaults |= {"rate_penalty": ALPHA, "epsilon": EPSILON}
     share = defaults.pop("share_per_round")
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.epochs is not None and config.round_epochs is None:
@@ -115,6 +123,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
             used=f"masks_from = {config.masks_from}",
             hint="only reinit and random take those of another ticket",
         )
+    if config.epsilon is not None:
+        check_epsilon(config.epsilon)
     config = replace(config, params=parameters_of(config.method, config.params))
     pruning.schedule(config.sparsity, config.rounds)
     if config.method in ONE_RUN and config.epochs is None:
@@ -132,7 +142,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     assert config.rewind_epoch is not None
     positive = (
         "epochs", "round_epochs", "qat_epochs", "steps", "batch_size", "limit", "lr", "gain",
-        "dt_s",
+        "dt_s", "rate_penalty",
     )  # fmt: skip
     for name in positive:
         value = getattr(config, name)

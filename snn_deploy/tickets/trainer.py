@@ -33,7 +33,9 @@ from snn_deploy.tickets.methods.base import Job
 from snn_deploy.tickets.methods.catalog import METHODS
 from snn_deploy.tickets.models.build import build
 from snn_deploy.tickets.qat import OnGrid, QatResult, fine_tune
+from snn_deploy.tickets.regulariser import RatePenalty
 from snn_deploy.tickets.search import Round, Snapshot, search
+from snn_deploy.tickets.stops import Cutoff, calibrated
 
 __all__ = [
     "TrainConfig",
@@ -64,6 +66,7 @@ class TrainResult:
     rounds: tuple[Round, ...]
     found: dict[str, Any]
     qat: QatResult | None
+    cutoff: Cutoff | None
     seconds: float
 
     @property
@@ -97,7 +100,9 @@ def train(
     recipe, plan = recipe_of(config), plan_of(config)
     settings, coding = _settings(config), coding_of(config)
     start = time.perf_counter()
-    with loop.deterministic(loop.stream_seed(config.seed, "weights")):
+    # Re-initialised means other weights than the ticket of the same seed began with.
+    stream = "fresh weights" if config.method == "reinit" else "weights"
+    with loop.deterministic(loop.stream_seed(config.seed, stream)):
         model = build(
             config.arch, shape, data.classes, hidden=config.hidden, dt_s=step_s_of(config)
         )
@@ -116,6 +121,7 @@ def train(
             plan=plan,
             seed=config.seed,
             initial=loop.copy_state(model),
+            penalty=None if config.rate_penalty is None else RatePenalty(config.rate_penalty),
             masks_from=None if config.masks_from is None else other_masks(config.masks_from, model),
         )
         method = METHODS[config.method](job, config.params)
@@ -155,6 +161,18 @@ def train(
                 done=sum(r.epochs for r in rounds),
             )
             accuracy = loop.evaluate(model, inputs, data.y_test)
+        stops = None
+        if config.epsilon is not None:
+            stops = calibrated(
+                model,
+                x,
+                y,
+                recipe,
+                epsilon=config.epsilon,
+                seed=config.seed,
+                inputs=inputs,
+                labels=data.y_test,
+            )
         # A weight may be 0 without being masked: rounded, or grown and never moved.
         masks = {name: masks[name] & (p != 0) for name, p in pruning.prunable(model).items()}
         result = TrainResult(
@@ -167,6 +185,7 @@ def train(
             rounds=rounds,
             found=method.found(),
             qat=tuned,
+            cutoff=stops,
             seconds=time.perf_counter() - start,
         )
         save_ticket(
@@ -174,7 +193,7 @@ def train(
             out,
             example_input=example,
             masks=masks,
-            readout="count",
+            readout={"kind": "count", "cutoff": None if stops is None else list(stops.table)},
             coding=coding,
             meta=_meta(settings, result),
             force=config.force,
@@ -265,6 +284,7 @@ def _meta(settings: dict[str, Any], result: TrainResult) -> dict[str, Any]:
         "cost": result.cost,
         "found": result.found,
         "qat": None if result.qat is None else asdict(result.qat),
+        "cutoff": None if result.cutoff is None else result.cutoff.as_json(),
         "versions": {
             "snn-deploy": getattr(snn_deploy, "__version__", "unknown"),
             "torch": torch.__version__,

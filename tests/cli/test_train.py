@@ -163,3 +163,74 @@ def test_bits_without_a_target_are_refused(here):
     assert ran.code == 2
     assert "weight bits and their epochs belong to quantization-aware fine-tuning" in ran.err
     assert "say for which target: --qat loihi or --qat fpga" in ran.err
+
+
+def test_the_help_names_what_the_library_has():
+    from snn_deploy.cli import train_command
+    from snn_deploy.tickets.data.load import DATASETS
+    from snn_deploy.tickets.methods.catalog import METHODS
+    from snn_deploy.tickets.models.build import ARCHITECTURES
+
+    assert set(train_command.METHODS) == set(METHODS)
+    assert set(train_command.ARCHITECTURES) == set(ARCHITECTURES)
+    assert set(train_command.DATASETS) == set(DATASETS)
+
+
+def test_parameters_of_a_method(here):
+    ran = train("--method", "rigl", "-p", "death=0.5", "-p", "every=1", "--json", "-")
+    assert ran.code == 0, ran.err
+    assert read_ticket(here / "t.pt").meta["settings"]["params"] == {
+        "every": 1.0, "death": 0.5, "stop": 0.75,
+    }  # fmt: skip
+    (here / "t.pt").unlink()
+    ran = train("-p", "death")
+    assert ran.code == 2
+    assert "given once, as NAME=VALUE" in ran.err
+    assert "-p prior=0.2" in ran.err
+    ran = train("--method", "snip", "-p", "death=0.5")
+    assert ran.code == 2
+    assert "method snip has no parameter 'death'" in ran.err
+    assert "samples=1000" in ran.err
+
+
+def test_what_a_search_found_is_shown(here):
+    ran = train(
+        "--method",
+        "eb-et",
+        "-p",
+        "probe_epochs=1",
+        "-p",
+        "fifo=2",
+        "-p",
+        "distance=1",
+        "--epochs",
+        2,
+        "--json",
+        "t.json",
+    )
+    assert ran.code == 0, ran.err
+    assert "masks settled in epoch 2" in ran.out
+    assert "searched with 2 of 2 steps" in ran.out
+    assert "timestep-epochs" in ran.out
+    found = json.loads((here / "t.json").read_text())
+    assert found["dense_accuracy"] is None
+    assert found["timestep_epochs"] == 10
+    assert found["found"]["stop_epoch"] == 2
+
+
+def test_a_cutoff_is_trained_for_and_calibrated(here):
+    ran = run_cli(
+        "train", "-o", "c.pt", "--method", "cutoff", "--epochs", 4, "--steps", 8, "--sparsity", 0.5,
+        "--rounds", 1, "--limit", 600, "--test-set", "t.npz", "--json", "t.json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "of 8 steps, epsilon 0.01" in ran.out
+    found = json.loads((here / "t.json").read_text())["cutoff"]
+    ticket = read_ticket(here / "c.pt")
+    assert ticket.meta["settings"]["rate_penalty"] == 0.002
+    assert ticket.meta["cutoff"]["accuracy_stopped"] == found["accuracy_stopped"]
+    assert 1 <= found["mean_steps"] < 8
+    ran = run_cli("run", "c.pt", "-t", "cpu", "-i", "t.npz", "--json", "-")
+    assert ran.code == 0, ran.err
+    assert ran.json["result"]["accuracy"] == pytest.approx(found["accuracy_stopped"])
+    assert ran.json["result"]["steps_run"]["mean"] == pytest.approx(found["mean_steps"])

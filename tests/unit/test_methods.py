@@ -99,6 +99,11 @@ def test_masks_are_taken_from_another_ticket(tmp_path, other):
     for name, mask in theirs.masks.items():
         assert int(random.masks[name].sum()) == int(mask.sum())
         assert not np.array_equal(random.masks[name], mask)
+    # The ticket's own seed gives other weights than the ticket began with.
+    same_seed = train(tiny(tmp_path / "s.pt", "reinit", other, seed=5, epochs=1, lr=1e-9))
+    began = train(tiny(tmp_path / "b.pt", "static", other, seed=5, epochs=1, lr=1e-9))
+    biases = [read_ticket(r.path).state["fc1.bias"] for r in (same_seed, began)]
+    assert not np.allclose(*biases, atol=1e-6)
     with pytest.raises(InputError, match=r"(?s)not those of this network.*same --arch"):
         train(tiny(tmp_path / "x.pt", "reinit", other, hidden=(12,)))
 

@@ -207,6 +207,9 @@ def test_what_cannot_be_written_is_refused_before_training(tmp_path):
         ({"method": "ndsnn", "params": {"death": "2"}}, "death <= 1"),
         ({"method": "stds", "params": {"schedule": "cubic"}}, "sine or linear"),
         ({"method": "random", "params": {"layout": "odd"}}, "layer, global or erk"),
+        ({"method": "eb", "params": {"fifo": 1}}, "fifo = 1.*2 or more"),
+        ({"epsilon": 1.0}, "not a share of wrong stops"),
+        ({"rate_penalty": 0.0}, "rate_penalty must be positive"),
         ({"method": "reinit"}, "masks of another ticket.*--masks-from"),
         ({"masks_from": "other.pt"}, "finds its own masks.*reinit and random"),
         ({"device": "quantum"}, "no device 'quantum'.*--compute-on cpu"),
@@ -240,6 +243,7 @@ def test_defaults_follow_the_architecture(tmp_path):
             config = resolved(TrainConfig(out=tmp_path / "m.pt", arch=arch, data=name))
             given = {k: v for k, v in asdict(config).items() if v is None}
             optional = {"data_dir", "limit", "qat", "bits", "qat_epochs", "masks_from", "device"}
+            optional |= {"rate_penalty", "epsilon"}
             assert set(given) <= optional
             assert config.rounds
             assert config.rounds >= (4 if name == "digits" else 2)

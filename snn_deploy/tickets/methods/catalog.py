@@ -25,6 +25,7 @@ METHODS: Mapping[str, type[Method]] = {
     "random": one_run.Random,
     "reinit": one_run.Reinitialised,
     "snip": one_run.Snip,
+    "cutoff": Imp,  # with the defaults of an early stop, see config.py
 }
 # Those that train one network from the start to the end, for longer than a pruning round.
 ONE_RUN = tuple(name for name, method in METHODS.items() if issubclass(method, one_run.OneRun))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from snn_deploy.errors import UsageError
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.methods.base import Job, Method, Phase
 from snn_deploy.tickets.methods.imp import Imp
@@ -28,6 +29,12 @@ class EarlyBird(Method):
 
     def __init__(self, job: Job, params: Mapping[str, Any]) -> None:
         super().__init__(job, params)
+        if params["fifo"] < 2:
+            raise UsageError(
+                "masks are compared with those of the epochs before",
+                used=f"fifo = {params['fifo']}",
+                hint="fifo is 2 or more",
+            )
         self._recent: list[pruning.Masks] = []
         self.stop_epoch: int | None = None
 

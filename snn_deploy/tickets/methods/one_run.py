@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -118,23 +119,28 @@ class Ndsnn(Rewired):
 
 
 class Untrained(OneRun):
-    """The connection ticket: random weights, of which only the choice is trained."""
+    """The connection ticket: random weights, of which only the choice is trained.
 
-    parameters: ClassVar[Mapping[str, Any]] = {"binary": False}
+    score_lr: learning rate of the scores, which are numbers from 0 to 1 (published: 0.1).
+    """
 
-    def __init__(self, job: Any, params: Mapping[str, Any]) -> None:
-        super().__init__(job, params)
-        self._connection: Connection | None = None
+    parameters: ClassVar[Mapping[str, Any]] = {"binary": False, "score_lr": 0.1}
+
+    def phase(self) -> Phase | None:
+        """Return the run, at the scores' learning rate."""
+        phase = super().phase()
+        if phase is None:
+            return None
+        return replace(phase, recipe=replace(phase.recipe, lr=self.params["score_lr"]))
 
     def sparsifier(self) -> Sparsifier:
         """Return Connection."""
-        self._connection = Connection(
+        return Connection(
             self.job.model,
             sparsity=self.job.plan.sparsity,
             seed=self.seed("connection"),
             binary=bool(self.params["binary"]),
         )
-        return self._connection
 
 
 class Control(OneRun):
