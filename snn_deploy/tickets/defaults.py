@@ -70,7 +70,7 @@ _SMALL: dict[tuple[str, str], dict[str, Any]] = {
 }  # fmt: skip
 # The published networks: T as published, weights of the published widths.
 _DEEP: dict[str, dict[str, Any]] = {
-    "digits": {"steps": 5, "epochs": 18, "round_epochs": 7},
+    "digits": {"steps": 5, "epochs": 18, "round_epochs": 7, "batch_size": 32, "lr": 5e-3},
     "mnist": {"steps": 5, "epochs": 4, "round_epochs": 2},
     "nmnist": {"steps": 10, "epochs": 16, "round_epochs": 5},
     # A fifth of the published epochs, and of the epoch that rounds go back to.
@@ -87,7 +87,7 @@ def defaults_of(arch: str, data: str) -> dict[str, Any]:
     """
     own = _SMALL.get((arch, data))
     if own is None:
-        own = {**_DEEP[data], "hidden": (64,), "share": 0.25, "lr": 2e-3}
+        own = {"hidden": (64,), "share": 0.25, "lr": 2e-3, **_DEEP[data]}
     found = {**_DATA[data], **own}
     found["share_per_round"] = found.pop("share")
     return {"layer_adaptive": arch not in ("mlp", "recurrent"), **found}
