@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from snn_deploy.backends.base import Program, Target
     from snn_deploy.device.model import Device
+    from snn_deploy.frontends.load import LoadOptions
     from snn_deploy.io.inputs import InputData
     from snn_deploy.ir.network import Network
 
@@ -37,33 +38,15 @@ def _all(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-#: MODEL, and what a file may leave open.
-model_options = _all(
-    click.argument("model", type=click.Path(path_type=Path)),
-    click.option(
-        "--dt",
-        "dt_s",
-        type=float,
-        metavar="SECONDS",
-        help="Time step of a NIR graph, or of neurons that count in steps.",
-    ),
-    click.option(
-        "--reset",
-        type=click.Choice(["value", "subtract"]),
-        help="How the neurons of a NIR graph reset.",
-    ),
-    click.option(
-        "--if-r",
-        type=click.Choice(["per-step", "physical"]),
-        help="Meaning of an IF neuron's r in NIR.",
-    ),
-    click.option(
-        "--feedback",
-        multiple=True,
-        metavar="PRE->POST",
-        callback=values.feedback,
-        help="An edge that takes a step, in place of the rule for loops.",
-    ),
+dt_option = click.option(
+    "--dt",
+    "dt_s",
+    type=float,
+    metavar="SECONDS",
+    help="Time step of a NIR graph, or of neurons that count in steps.",
+)
+#: What a state_dict leaves open.
+state_options = _all(
     click.option(
         "--arch",
         metavar="NAME|FILE.py:FACTORY",
@@ -98,6 +81,29 @@ model_options = _all(
         metavar="N",
         help="Seed of the rate coding, in place of the file's.",
     ),
+)
+#: MODEL, and what a file may leave open.
+model_options = _all(
+    click.argument("model", type=click.Path(path_type=Path)),
+    dt_option,
+    click.option(
+        "--reset",
+        type=click.Choice(["value", "subtract"]),
+        help="How the neurons of a NIR graph reset.",
+    ),
+    click.option(
+        "--if-r",
+        type=click.Choice(["per-step", "physical"]),
+        help="Meaning of an IF neuron's r in NIR.",
+    ),
+    click.option(
+        "--feedback",
+        multiple=True,
+        metavar="PRE->POST",
+        callback=values.feedback,
+        help="An edge that takes a step, in place of the rule for loops.",
+    ),
+    state_options,
 )
 
 device_option = click.option(
@@ -188,43 +194,49 @@ output_options = _all(
 )
 
 
-def load_network(options: dict[str, Any]) -> Network:
-    """Return the model that the options name, as its file has it."""
-    from dataclasses import replace
+def _coding_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the coding that the options name."""
+    return {
+        field: options[name]
+        for field, name in (("kind", "coding"), ("steps", "steps"), ("seed", "seed"))
+        if options.get(name) is not None
+    }
 
-    from snn_deploy.frontends.load import LoadOptions, load_model
+
+def load_options(options: dict[str, Any]) -> LoadOptions:
+    """Return what the options say about a model file; UsageError for a step that is none."""
+    from snn_deploy.frontends.load import LoadOptions
     from snn_deploy.io.nir_read import NirOptions
-    from snn_deploy.ir.check import check
     from snn_deploy.ir.network import Coding
 
     dt_s = options.get("dt_s")
     if dt_s is not None and not 0 < dt_s < float("inf"):
         raise UsageError(f"--dt {dt_s:g} is not a time step", hint="seconds, greater than 0")
-    changes = {
-        field: options[name]
-        for field, name in (("kind", "coding"), ("steps", "steps"), ("seed", "seed"))
-        if options.get(name) is not None
-    }
-    coding = Coding(**changes) if "kind" in changes else None
-    readout = options.get("readout")
+    changes = _coding_changes(options)
     nir = NirOptions(
         dt_s=dt_s,
         reset=options.get("reset"),
         if_r=options.get("if_r"),
-        readout=readout,
-        coding=coding,
+        readout=options.get("readout"),
+        coding=Coding(**changes) if "kind" in changes else None,
     )
     arch = options.get("arch")
+    return LoadOptions(
+        nir=nir, arch=arch, input_shape=options.get("input_shape"), resolve=_resolver(arch)
+    )
+
+
+def load_network(options: dict[str, Any]) -> Network:
+    """Return the model that the options name, as its file has it."""
+    from dataclasses import replace
+
+    from snn_deploy.frontends.load import load_model
+    from snn_deploy.ir.check import check
+
+    how = load_options(options)
+    readout, changes = how.nir.readout, _coding_changes(options)
     with shown_warnings():
-        network = load_model(
-            options["model"],
-            LoadOptions(
-                nir=nir,
-                arch=arch,
-                input_shape=options.get("input_shape"),
-                resolve=_resolver(arch),
-            ),
-        )
+        network = load_model(options["model"], how)
     if options.get("feedback"):
         given = tuple(dict.fromkeys((*network.feedback, *options["feedback"])))
         network = check(replace(network, feedback=given))

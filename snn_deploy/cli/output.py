@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from snn_deploy.report.model import Report
 
 _FILES = ("json_to", "csv_to", "html_to", "trace_to", "test_to", "map_to", "out")
-_INPUTS = ("model", "input_path", "evaluate_path")
+_INPUTS = ("model", "input_path", "evaluate_path", "masks", "threshold")
 
 
 class ReportedError(Exception):

@@ -71,3 +71,16 @@ def feedback(
             raise click.BadParameter(f"{text!r} is not PRE->POST, as in 'lif2->lif1'")
         pairs.append((pre.strip(), post.strip()))
     return tuple(pairs)
+
+
+def renames(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return FROM=TO, any number of times, as pairs; TO may be empty."""
+    pairs = []
+    for text in values:
+        old, sign, new = (part.strip() for part in text.partition("="))
+        if not sign or not old:
+            raise click.BadParameter(f"{text!r} is not FROM=TO, as in features.0=conv1")
+        pairs.append((old, new))
+    return tuple(pairs)

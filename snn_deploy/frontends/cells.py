@@ -128,7 +128,8 @@ def _read(module: nn.Module, request: Request) -> Cell:
 
     A module's ``ticket_node()`` gives ``op``, ``dt_s`` and parameters as numbers, or as tensors
     that are buffers or parameters of that module under the same name; ``recurrent`` names the
-    submodule, a linear layer or convolution, that leads its spikes back to it one step later.
+    submodule, a linear layer or convolution, that leads its spikes back to it one step later;
+    ``amplitude`` is what a spike is worth on the way out, if not 1.
     """
     reader = reader_of(module)
     try:
@@ -152,8 +153,12 @@ def _own(module: Any, request: Request) -> Cell:
                     hint=f"register_buffer({name!r}, ...) or make it a number",
                 )
             node[name] = join(request.path, name)
+    worth = node.pop("amplitude", None)
     return Cell(
-        neuron=node, dt_s=dt_s, around=() if back is None else (_back(module, back, request),)
+        neuron=node,
+        dt_s=dt_s,
+        around=() if back is None else (_back(module, back, request),),
+        after=() if worth is None else (("amplitude", {"op": "Scale", "scale": worth}),),
     )
 
 

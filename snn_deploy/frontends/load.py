@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, UsageError
 from snn_deploy.io.nir_read import NirOptions, read_nir
 from snn_deploy.ir.network import Coding, Network, Readout, Source
+
+if TYPE_CHECKING:
+    from snn_deploy.io.state_dict import StateDict
 
 Resolver = Callable[[str, Mapping[str, Any], tuple[int, ...] | None], tuple[Any, Any]]
 KNOWN_SUFFIXES = (".pt", ".pth", ".nir", ".net", ".safetensors")
@@ -40,12 +43,14 @@ def load_model(path: Path | str, options: LoadOptions | None = None) -> Network:
     """
     options = options or LoadOptions()
     path = Path(path)
-    _must_exist(path)
+    must_exist(path)
     suffix = path.suffix.lower()
     if suffix == ".nir":
         return read_nir(path, options.nir)
     if suffix == ".safetensors":
-        return _state_dict(path, options, _safetensors(path))
+        from snn_deploy.io.state_dict import read_state_dict
+
+        return _state_dict(path, options, read_state_dict(path))
     if suffix in (".pt", ".pth", ".ckpt"):
         return _torch_file(path, options)
     if suffix == ".net":
@@ -70,10 +75,11 @@ def _netx(path: Path, options: LoadOptions) -> Network:
     network = read_netx(
         path, NetxOptions(dt_s=asked.dt_s, readout=asked.readout, coding=asked.coding)
     )
-    return _agreeing(network, replace(asked, dt_s=None), path)
+    return agreeing(network, replace(asked, dt_s=None), path)
 
 
-def _must_exist(path: Path) -> None:
+def must_exist(path: Path) -> None:
+    """Raise InputError for a path where nothing is, with the nearest name there."""
     if path.exists():
         return
     folder = path.parent if str(path.parent) else Path()
@@ -88,6 +94,7 @@ def _must_exist(path: Path) -> None:
 
 def _torch_file(path: Path, options: LoadOptions) -> Network:
     from snn_deploy.io.files import sha256_file
+    from snn_deploy.io.state_dict import state_dict_in
     from snn_deploy.io.ticket import is_ticket, network_of, parse_ticket
     from snn_deploy.io.torch_zip import read_torch_zip
 
@@ -104,13 +111,12 @@ def _torch_file(path: Path, options: LoadOptions) -> Network:
             ticket = parse_ticket(content, source)
         except SnnDeployError as error:
             raise error.located(str(path)) from None
-        return _agreeing(network_of(ticket), options.nir, path)
-    if isinstance(content, dict) and set(content) == {"state_dict"}:
-        content = content["state_dict"]
-    return _state_dict(path, options, content)
+        return agreeing(network_of(ticket), options.nir, path)
+    source = Source(path=str(path), sha256=sha256_file(path), format="state_dict")
+    return _state_dict(path, options, state_dict_in(content, source))
 
 
-def _agreeing(network: Network, asked: NirOptions, path: Path) -> Network:
+def agreeing(network: Network, asked: NirOptions, path: Path | str) -> Network:
     """Return ``network``; UsageError where it says otherwise than what NIR graphs are asked for."""
 
     def check(option: str, wanted: object, found: object) -> None:
@@ -131,46 +137,35 @@ def _agreeing(network: Network, asked: NirOptions, path: Path) -> Network:
     return network
 
 
-def _safetensors(path: Path) -> object:
-    from snn_deploy.io.safetensors import read_safetensors
-
-    return read_safetensors(path)
-
-
-def _state_dict(path: Path, options: LoadOptions, content: object) -> Network:
-    import numpy as np
-
-    from snn_deploy.io.files import sha256_file
-    from snn_deploy.io.ticket import network_of
-
-    if not isinstance(content, dict) or not all(
-        isinstance(k, str) and isinstance(v, np.ndarray) for k, v in content.items()
-    ):
-        raise InputError(
-            "the file holds neither a ticket nor a state_dict of tensors",
-            where=str(path),
-            hint="save torch.save(model.state_dict(), path), or use snn_deploy.save_ticket",
-        )
+def module_of(options: LoadOptions, arrays: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """Return the module that a state_dict belongs to, and an example of one step's input."""
     if options.arch is None:
         raise InputError(
             "a state_dict holds weights without an architecture",
-            where=str(path),
-            used=f"{len(content)} tensors: {', '.join(list(content)[:4])}, ...",
+            where=where,
+            used=f"{len(arrays)} tensors: {', '.join(list(arrays)[:4])}, ...",
             hint="name the module that it belongs to: --arch FILE.py:FACTORY",
         )
-    from snn_deploy.frontends.state import module_with_example, ticket_from_state
+    if options.resolve is not None:
+        return options.resolve(options.arch, arrays, options.input_shape)
+    from snn_deploy.frontends.state import module_with_example
 
-    if options.resolve is None:
-        module, example = module_with_example(options.arch, options.input_shape)
-    else:
-        module, example = options.resolve(options.arch, content, options.input_shape)
+    return module_with_example(options.arch, options.input_shape)
+
+
+def _state_dict(path: Path, options: LoadOptions, found: StateDict) -> Network:
+    from snn_deploy.io.ticket import network_of
+
+    module, example = module_of(options, found.arrays, str(path))
+    from snn_deploy.frontends.state import ticket_from_state
+
     ticket = ticket_from_state(
-        content,
+        found.arrays,
         module,
         example_input=example,
         dt_s=options.nir.dt_s,
         readout=options.nir.readout or Readout(),
         coding=options.nir.coding or Coding(),
-        source=Source(path=str(path), sha256=sha256_file(path), format="state_dict"),
+        source=found.source,
     )
-    return _agreeing(network_of(ticket), options.nir, path)
+    return agreeing(network_of(ticket), options.nir, path)

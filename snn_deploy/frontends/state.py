@@ -6,7 +6,7 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,17 @@ def save_ticket(
         coding=coding,
         meta=meta,
     )
+    write_ticket(content, path, force=force)
+    return Path(path)
+
+
+def write_ticket(content: Mapping[str, Any], path: str | Path, *, force: bool = False) -> None:
+    """Write what ``ticket_content`` returned; OutputError (file exists, disk full)."""
     # Through memory: torch turns a full disk into a RuntimeError, atomic_write into exit 10.
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(dict(content), buffer)
     with atomic_write(path, force=force) as file:
         file.write(buffer.getbuffer())
-    return Path(path)
 
 
 def ticket_content(
@@ -134,7 +139,7 @@ def ticket_from_state(
         )
     except SnnDeployError as error:
         raise error.located(source.path) if source.path else error from None
-    return _parsed(content, source)
+    return parsed(content, source)
 
 
 def _array(value: Tensor) -> NDArray[Any]:
@@ -161,17 +166,28 @@ def network_from_module(
         readout=readout,
         coding=coding,
     )
-    return check(network_of(_parsed(content, Source(format="module"))))
+    return check(network_of(parsed(content, Source(format="module"))))
 
 
-def _parsed(content: dict[str, Any], source: Source) -> Ticket:
-    for part in ("state", "masks"):
-        content[part] = {key: _array(value) for key, value in content[part].items()}
-    return parse_ticket(content, source)
+def parsed(content: Mapping[str, Any], source: Source) -> Ticket:
+    """Return the ticket in what ``ticket_content`` returned."""
+    arrays = {
+        part: {key: _array(value) for key, value in content[part].items()}
+        for part in ("state", "masks")
+    }
+    return parse_ticket({**content, **arrays}, source)
 
 
-def load_state(module: nn.Module, state: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Load ``state`` into ``module``, every key, and return masks from torch.nn.utils.prune."""
+def load_state(
+    module: nn.Module,
+    state: Mapping[str, NDArray[Any]],
+    key_hint: Callable[[Sequence[str], Sequence[str]], str] | None = None,
+) -> dict[str, Tensor]:
+    """Load ``state`` into ``module``, every key, and return masks from torch.nn.utils.prune.
+
+    key_hint: what helps, for names that are missing in the state and unexpected ones. Raises
+    InputError that lists both, or the shapes that differ.
+    """
     tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
     wanted = module.state_dict()
     composed: dict[str, Tensor] = {}
@@ -185,7 +201,7 @@ def load_state(module: nn.Module, state: Mapping[str, NDArray[Any]]) -> dict[str
         raise InputError(
             "the file's keys are not those of the architecture",
             used=f"missing {_some(missing)}; unexpected {_some(unexpected)}",
-            hint=_key_hint(missing, unexpected),
+            hint=(key_hint or _key_hint)(missing, unexpected),
         )
     differing = [
         f"{k} {list(tensors[k].shape)}, expected {list(v.shape)}"
@@ -209,7 +225,7 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
-def _key_hint(missing: list[str], unexpected: list[str]) -> str:
+def _key_hint(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     for prefix in ("module.", "model.", "net."):
         if unexpected and all(k.startswith(prefix) for k in unexpected):
             return f"strip the prefix {prefix!r} from the keys (a wrapper such as DataParallel)"

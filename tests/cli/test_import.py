@@ -95,7 +95,10 @@ def test_other_commands_say_that_a_dense_network_must_be_converted(here):
     [
         (("relu.onnx", "-o", "m.nir"), 2, "has no threshold of its own"),
         (("relu.onnx", "-o", "m.pt"), 2, "m.pt does not end in .nir"),
-        (("relu.pt", "-o", "m.nir"), 2, "import takes ONNX and writes NIR"),
+        (("relu.pt", "-o", "m.nir"), 2, "relu.pt does not say where its zeros are"),
+        (("relu.onnx", "-o", "m.nir", "--arch", "mlp"), 2, "--arch is not for format onnx"),
+        (("relu.onnx", "-o", "m.nir", "--format", "lth"), 2, "relu.onnx is not of format lth"),
+        (("relu.onnx", "-o", "m.nir", "-c", "x.npz", "--coding", "events"), 2, "direct or rate"),
         (("none.onnx", "-o", "m.nir"), 3, "did you mean"),
         (("relu.onnx", "-o", "m.nir", "-c", "x.npz", "--percentile", 101), 2, "out of range"),
         (("relu.onnx", "-o", "m.nir", "-c", "wide.npz"), 3, "the data have (1, 9, 9)"),
