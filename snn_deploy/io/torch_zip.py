@@ -94,9 +94,10 @@ def _refuse_other(head: bytes, where: str) -> NoReturn:
         raise UnsupportedError(
             "torch's old file format (before torch 1.6, or _use_new_zipfile_serialization=False)",
             where=where,
-            hint=f"write it again: import torch; "
+            hint="write it again: import torch; "
             f"torch.save(torch.load({where!r}, weights_only=True), 'weights.pt')  "
-            f"# of a whole module, only if you trust it: m = torch.load({where!r}, weights_only=False); "
+            "# of a whole module, only if you trust it: "
+            f"m = torch.load({where!r}, weights_only=False); "
             "torch.save(m.state_dict(), 'weights.pt')",
         )
     what = f"this is {kind.article}, not a torch.save archive" if kind.name else "not a torch file"
