@@ -32,7 +32,7 @@ _OF_CHECKPOINTS = {
 }
 
 
-@click.command("import", short_help="Make a ticket of a published checkpoint or an ONNX network.")
+@click.command("import", short_help="Make a ticket of a checkpoint or an ONNX network.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
