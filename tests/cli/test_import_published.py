@@ -326,6 +326,11 @@ def test_stds_without_or_with_odd_thresholds(here):
     error = fails(3, *how, "--threshold", "d.json")
     assert error["used"] == "without a threshold 3.weight, 7.weight; unknown 9"
     assert error["hint"].startswith("one number for every weight, 0 for what was not")
+    (here / "d.json").write_text('{"0": 0.1, "3": -1, "7": 0}')
+    error = fails(2, *how, "--threshold", "d.json")
+    assert error["message"] == "3: -1.0 is no threshold"
+    (here / "d.json").write_text('{"0": 0.1, "3": %s, "7": 0}' % ("9" * 5000))
+    assert fails(2, *how, "--threshold", "d.json")["message"] == "3: inf is no threshold"
     (here / "d.json").write_text("[1]")
     error = fails(3, *how, "--threshold", "d.json")
     assert error["message"] == "the file of thresholds is no JSON object of numbers"
@@ -412,6 +417,14 @@ def test_cutoff_names_that_do_not_fit_list_both_sides(here):
     (here / "out.pt").unlink()
     torch.save({"what": torch.ones(2)}, "w.pth")
     assert fails(3, *how)["hint"].startswith("--rename FROM=TO, or let the factory build")
+
+
+def test_names_of_a_file_cannot_paint_the_terminal(here):
+    torch.save({"net": net_state(), "\x1b[31m": 1}, "w.pt")
+    ran = run_cli("import", "w.pt", "-o", "out.pt", "--format", "plain", *HOW)
+    assert ran.code == 0, ran.err
+    assert "\x1b" not in ran.out
+    assert "not used: \\x1b[31m" in ran.out
 
 
 def test_renaming(here):

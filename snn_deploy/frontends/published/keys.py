@@ -52,7 +52,7 @@ def cleaned(arrays: Arrays, renames: Sequence[tuple[str, str]], *, nested: bool)
 def _refuse_gains(arrays: Arrays) -> None:
     """Refuse TEBN: its p has a gain for each time step in front of axes of length 1."""
     for key, array in arrays.items():
-        if key.rpartition(".")[2] == "p" and array.ndim > 1 and array.size == len(array):
+        if key.rpartition(".")[2] == "p" and array.ndim > 1 and 0 < array.size == len(array):
             raise UnsupportedError(
                 "a batch norm with a gain per time step (TEBN): no weight that stays the same "
                 "over the steps holds it",

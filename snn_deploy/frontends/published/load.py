@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from snn_deploy.errors import SnnDeployError, UsageError
+from snn_deploy.errors import SnnDeployError, UsageError, printable
 from snn_deploy.frontends.load import LoadOptions, agreeing, module_of, must_exist
 from snn_deploy.frontends.published import sparse
-from snn_deploy.frontends.published.keys import cleaned, rename_hint
+from snn_deploy.frontends.published.keys import cleaned, rename_hint, some
 from snn_deploy.frontends.state import load_state, parsed, ticket_content
 from snn_deploy.io.graph import SnnDeployWarning
 from snn_deploy.io.pickle_arrays import read_array_list
@@ -156,7 +156,7 @@ def _imported(found: StateDict, how: Published, options: LoadOptions) -> Importe
 def _taken(found: StateDict) -> list[str]:
     if not found.wrapper:
         return []
-    beside = f"; not used: {', '.join(found.beside)}" if found.beside else ""
+    beside = f"; not used: {printable(some(found.beside))}" if found.beside else ""
     return [f"the state_dict stands under {found.wrapper!r}{beside}"]
 
 

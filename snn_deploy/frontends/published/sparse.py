@@ -121,16 +121,17 @@ def soft_thresholds(text: str) -> Thresholds:
                 hint='a number, or a file {"layer": number, ...} that ends in .json',
             ) from None
     try:
-        values = json.loads(read_limited(text, _MAX_THRESHOLDS_BYTES))
+        # Integers as floats: one of a thousand digits is then infinite, and refused below.
+        values = json.loads(read_limited(text, _MAX_THRESHOLDS_BYTES), parse_int=float)
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, dict) or not all(type(v) in (int, float) for v in values.values()):
+    if not isinstance(values, dict) or not all(isinstance(v, float) for v in values.values()):
         raise InputError(
             "the file of thresholds is no JSON object of numbers",
             where=text,
             hint='{"conv1": 0.5, "conv2": 0.25, ...}, by layer or by parameter',
         )
-    return {name: _positive(float(v), f"{name}: {v}", zero=True) for name, v in values.items()}
+    return {name: _positive(v, f"{name}: {v}", zero=True) for name, v in values.items()}
 
 
 def _positive(value: float, shown: str, *, zero: bool = False) -> float:
