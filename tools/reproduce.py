@@ -1,7 +1,7 @@
 """Reproduce the papers: train every method, measure it, deploy its ticket, write the report.
 
     python tools/reproduce.py --mnist FOLDER --nmnist FOLDER [--quick] [--seeds 3] [--workers 1]
-                              [--only SECTION] [--work FOLDER] [--write]
+                              [--only SECTION] [--work FOLDER] [--deploy] [--write]
 
 Jobs stand in reproduce_jobs.py. Each one's figures are kept in WORK/results.json as they come, its
 ticket beside them; a second call goes on where the first was stopped, also within a training.
@@ -64,6 +64,7 @@ def train_one(job: Job, work: Path, folders: dict[str, Path], quick: bool) -> di
         "accuracy": result.ticket_accuracy,
         "sparsity": result.sparsity,
         "found": result.found,
+        "cutoff": None if result.cutoff is None else result.cutoff.as_json(),
         "rounds": [asdict(r) for r in result.rounds],
         "timestep_epochs": result.timestep_epochs,
         "cost": result.cost,
@@ -114,6 +115,23 @@ def run(jobs: list[Job], store: Store, work: Path, options: argparse.Namespace) 
             )
 
 
+def deploy_all(store: Store, work: Path, folders: dict[str, Path]) -> None:
+    """Take one ticket of every method to every target."""
+    import reproduce_deploy
+
+    from snn_deploy.tickets.samples import save_test_set
+
+    jobs = {job.name: job for job in reproduce_jobs.jobs((0,))}
+    for method, name in reproduce_deploy.TICKETS.items():
+        if name not in store.results or f"deploy/{method}" in store.results:
+            continue
+        ticket, quick = ticket_of(work, name), work.name == "quick"
+        samples = ticket.with_suffix(".npz")
+        save_test_set(config_of(jobs[name], work, folders, quick), samples, force=True)
+        store.add(f"deploy/{method}", reproduce_deploy.deploy(ticket, samples))
+        print(f"deployed {method}", flush=True)
+
+
 def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,6 +142,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", action="append", choices=reproduce_jobs.SECTIONS)
     parser.add_argument("--work", type=Path, default=Path("reproduction"))
+    parser.add_argument("--deploy", action="store_true", help="verify and compare tickets too")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     seeds = options.seeds or (1 if options.quick else 3)
@@ -138,10 +157,12 @@ def main() -> None:
         and folders[reproduce_jobs.PROTOCOLS[job.protocol]["data"]] is not None
     ]
     run(jobs, store, work, options)
+    if options.deploy:
+        deploy_all(store, work, folders)
     if options.write:
         import reproduce_text
 
-        reproduce_text.write(store.results, work, ROOT / "docs")
+        reproduce_text.write(store.results, ROOT / "docs")
 
 
 if __name__ == "__main__":

@@ -160,8 +160,13 @@ def _cutoff(seed: int) -> Iterator[Job]:
             section="cutoff", label=f"penalty {penalty:g}", protocol="long", seed=seed,
             settings={
                 "method": "imp", "sparsity": 0.9, "rounds": 4, "rate_penalty": penalty or None,
+                "epsilon": 0.01,
             },
         )  # fmt: skip
+    yield Job(
+        section="cutoff", label="penalty 0", protocol="events", seed=seed,
+        settings={"method": "imp", "sparsity": 0.9, "epsilon": 0.01},
+    )  # fmt: skip
 
 
 def _untrained(seed: int) -> Iterator[Job]:

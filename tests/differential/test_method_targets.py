@@ -11,10 +11,10 @@ from tests.cli.helpers import run_cli
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from snn_deploy.tickets.config import TrainConfig  # noqa: E402
-from snn_deploy.tickets.methods.catalog import METHODS  # noqa: E402
-from snn_deploy.tickets.samples import save_test_set  # noqa: E402
-from snn_deploy.tickets.trainer import train  # noqa: E402
+from snn_deploy.tickets.config import TrainConfig
+from snn_deploy.tickets.methods.catalog import METHODS
+from snn_deploy.tickets.samples import save_test_set
+from snn_deploy.tickets.trainer import train
 
 SETTINGS = {
     "data": "digits", "epochs": 4, "round_epochs": 2, "rewind_epoch": 1, "rounds": 2,
@@ -61,7 +61,7 @@ def test_it_is_exported_and_compared_everywhere(folder, tmp_path, method):
     ticket = read_ticket(model)
     rows = ran.json["targets"]
     assert [row["target"] for row in rows] == ["cpu", "loihi", "fpga"]
-    accuracy = [row["result"]["accuracy"] for row in rows]
+    accuracy = [row["accuracy"] for row in rows]
     # Weights are rounded on two of them; the ticket's own accuracy is over 450 samples.
     assert accuracy[0] == pytest.approx(ticket.meta["ticket_accuracy"], abs=0.15)
     assert np.ptp(accuracy) <= 0.1
