@@ -24,7 +24,7 @@ class Counter:
         self._products = {
             p.name: projection_products(network, p)
             for p in network.projections
-            if self._analogue(p)
+            if analogue(network, p)
         }
         self._after: dict[str, Array] = {}
         if quantized is not None:
@@ -37,12 +37,6 @@ class Counter:
     def _fans(network: Network, projection: Projection) -> tuple[Array, Array]:
         dense = projection_fan_out(network, projection, zeros=True)
         return dense, projection_fan_out(network, projection, zeros=False)
-
-    def _analogue(self, projection: Projection) -> bool:
-        """Return whether values other than spikes come in."""
-        network = self._network
-        spiking_input = projection.pre in network.inputs and network.coding.kind != "direct"
-        return network.step_of(projection.pre).threshold is None and not spiking_input
 
     def count(self, trace: Trace) -> Events:
         """Return the events of a trace, until its samples' stops where they stopped early.
@@ -79,3 +73,9 @@ class Counter:
                 counts[population.name, "spikes"] = int(spikes_of.sum())
                 counts[population.name, "neuron_updates_active"] = int(spikes_of.sum())
         return Events(counts)
+
+
+def analogue(network: Network, projection: Projection) -> bool:
+    """Return whether values other than spikes come in."""
+    spiking_input = projection.pre in network.inputs and network.coding.kind != "direct"
+    return network.step_of(projection.pre).threshold is None and not spiking_input

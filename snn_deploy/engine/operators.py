@@ -230,13 +230,22 @@ def projection_fan_out(network: Network, projection: Projection, *, zeros: bool)
     counted = learned or [len(projection.synapses) - 1]
     total = np.zeros(int(np.prod(shapes[0])), np.int64)
     for i in counted:
-        reach = fan(projection.synapses[i], shapes[i])
-        for j in range(i - 1, -1, -1):
-            part = matrix(projection.synapses[j], shapes[j])
-            part.data = np.ones_like(part.data)
-            reach = (part.T @ reach).astype(np.int64)
-        total += reach
+        total += pulled_back(network, projection, i, fan(projection.synapses[i], shapes[i]))
     return total
+
+
+def pulled_back(network: Network, projection: Projection, index: int, reach: Array) -> Array:
+    """Return what a spike of each pre neuron meets at operator ``index`` of a chain, int64.
+
+    reach: what one at the operator itself meets, (neurons, ...). The operators before it carry
+    a spike on along all their connections.
+    """
+    shapes = chain_shapes(network, projection)
+    for j in range(index - 1, -1, -1):
+        part = matrix(projection.synapses[j], shapes[j])
+        part.data = np.ones_like(part.data)
+        reach = (part.T @ reach).astype(np.int64)
+    return reach
 
 
 def projection_products(network: Network, projection: Projection) -> int:
