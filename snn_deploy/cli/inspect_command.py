@@ -17,6 +17,12 @@ from snn_deploy.cli.output import check_targets, emit
     "--arithmetic", type=click.Choice(["loihi", "fpga"]), help="Show its quantization too."
 )
 @bits_option
+@click.option(
+    "--elements",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Show the load of N processing elements too (docs/uticket.md).",
+)
 @output_options
 def command(**options: Any) -> None:
     """Show MODEL: populations, projections, sparsity, and what quantization does to it."""
@@ -31,4 +37,10 @@ def command(**options: Any) -> None:
     qnet = None
     if options["arithmetic"]:
         qnet = quantize(folded, ARITHMETICS[options["arithmetic"]], bits=options["bits"])
-    emit(inspect_report(folded if options["folded"] else network, qnet), options)
+    shown = folded if options["folded"] else network
+    load = None
+    if options["elements"]:
+        from snn_deploy.engine.load import weight_load
+
+        load = weight_load(shown, options["elements"])
+    emit(inspect_report(shown, qnet, load), options)

@@ -17,8 +17,8 @@ from snn_deploy.cli.output import check_targets, emit
 ARCHITECTURES = ("mlp", "conv", "recurrent", "vgg9", "vgg16", "resnet19")
 DATASETS = ("digits", "mnist", "nmnist", "cifar10", "dvs128")
 METHODS = (
-    "imp", "eb", "et", "eb-et", "gradr", "stds", "ndsnn", "set", "rigl", "static", "connection",
-    "random", "reinit", "snip", "cutoff",
+    "imp", "eb", "et", "eb-et", "uticket", "gradr", "stds", "ndsnn", "set", "rigl", "static",
+    "connection", "random", "reinit", "snip", "cutoff",
 )  # fmt: skip
 
 

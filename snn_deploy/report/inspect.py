@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from snn_deploy import units
+from snn_deploy.engine.load import Load
 from snn_deploy.ir.network import Network, Projection
 from snn_deploy.ir.quantized import QNetwork
 from snn_deploy.ir.synapses import learned_nonzeros, learned_size
 from snn_deploy.ir.text import synapse_text, to_text
+from snn_deploy.report.load import load_data, load_table
 from snn_deploy.report.model import Item, Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
 from snn_deploy.report.tensors import neuron_data, neuron_table, tensor_data, tensor_table
@@ -45,8 +47,10 @@ def _record(projection: Projection) -> dict[str, Any]:
     }
 
 
-def inspect_report(network: Network, qnet: QNetwork | None = None) -> Report:
-    """Return the report of one network, with its quantization where ``qnet`` is given."""
+def inspect_report(
+    network: Network, qnet: QNetwork | None = None, load: Load | None = None
+) -> Report:
+    """Return the report of one network, with its quantization and load where they are given."""
     populations = Table(
         title="",
         columns=("population", "shape", "neuron", "parameters"),
@@ -93,6 +97,10 @@ def inspect_report(network: Network, qnet: QNetwork | None = None) -> Report:
         sections.append(Section(title=f"In {qnet.arithmetic.name} integers", items=tuple(items)))
         data["quantization"] = tensor_data(qnet.tensors)
         data["neurons"] = neuron_data(qnet)
+    if load is not None:
+        title = f"Load of {load.elements} processing elements"
+        sections.append(Section(title=title, items=(load_table(load),)))
+        data["load"] = load_data(load)
     lines = tuple(("", line) for line in to_text(network).splitlines())
     sections.append(Section(title="Text form", items=(Text(lines=lines),), detail=True))
     return Report(

@@ -95,4 +95,24 @@ def _found(found: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         stop = found["stop_epoch"]
         text = "the masks never settled" if stop is None else f"masks settled in epoch {stop}"
         lines.append(("early bird", text))
+    if "balance" in found:
+        lines += _balance(found["balance"])
     return tuple(lines)
+
+
+def _balance(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    before, after = figures["utilisation"]
+    idle, less = figures["idle"]
+    cycles = figures["cycles"]
+    return [
+        (
+            "balance",
+            f"utilisation {before:.3f} -> {after:.3f} on {figures['elements']} elements, "
+            f"idle {idle:,} -> {less:,}",
+        ),
+        (
+            "cycles",
+            f"{cycles['before']:,} -> {cycles['balanced']:,} of the same nonzeros balanced "
+            f"-> {cycles['after']:,}",
+        ),
+    ]

@@ -144,3 +144,20 @@ def test_setup_knows_one_target():
     ran = run_cli("setup", "fpga")
     assert ran.code == 2
     assert "loihi" in ran.err
+
+
+def test_inspect_shows_the_load_of_elements(here):
+    ran = run_cli("inspect", "mlp.pt", "--elements", "4", "--json", "-")
+    assert ran.code == 0
+    load = ran.json["load"]
+    assert load["work"] + load["idle"] == 4 * load["cycles"]
+    assert load["work"] == sum(p["nonzeros"] for p in ran.json["projections"])
+    first, second = load["layers"]
+    assert (first["name"], first["channels"], first["ceiling"]) == ("fc1", 8, 1)
+    assert second["ceiling"] == pytest.approx(2 / 3)
+    assert load["utilisation"] == first["utilisation"]
+    text = run_cli("inspect", "mlp.pt", "--elements", "4").out
+    assert "Load of 4 processing elements" in text
+    assert f"{second['utilisation']:.3f} of 0.667" in text
+    assert "load" not in run_cli("inspect", "mlp.pt", "--json", "-").json
+    assert run_cli("inspect", "mlp.pt", "--elements", "0").code == 2

@@ -234,3 +234,15 @@ def test_a_cutoff_is_trained_for_and_calibrated(here):
     assert ran.code == 0, ran.err
     assert ran.json["result"]["accuracy"] == pytest.approx(found["accuracy_stopped"])
     assert ran.json["result"]["steps_run"]["mean"] == pytest.approx(found["mean_steps"])
+
+
+def test_balance_is_reported(here):
+    ran = train("--method", "uticket", "-p", "elements=8", "--json", "t.json")
+    assert ran.code == 0, ran.err
+    found = json.loads((here / "t.json").read_text())["found"]["balance"]
+    assert "on 8 elements" in ran.out
+    before, after = found["utilisation"]
+    assert f"utilisation {before:.3f} -> {after:.3f}" in ran.out
+    assert after >= 0.97
+    assert "of the same nonzeros balanced" in ran.out
+    assert f"{found['cycles']['before']:,} -> " in ran.out

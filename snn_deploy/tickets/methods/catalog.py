@@ -9,12 +9,14 @@ from snn_deploy.errors import UsageError
 from snn_deploy.tickets.methods import early, one_run
 from snn_deploy.tickets.methods.base import Method
 from snn_deploy.tickets.methods.imp import Imp
+from snn_deploy.tickets.methods.uticket import Uticket
 
 METHODS: Mapping[str, type[Method]] = {
     "imp": Imp,
     "eb": early.EarlyBird,
     "et": early.EarlyTime,
     "eb-et": early.EarlyBirdTime,
+    "uticket": Uticket,
     "gradr": one_run.GradientRewiring,
     "stds": one_run.SoftThreshold,
     "ndsnn": one_run.Ndsnn,
