@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from snn_deploy.backends.base import Options
+from snn_deploy.backends.cpu.target import CpuTarget
+from snn_deploy.backends.prepare import prepare
 from snn_deploy.engine.count import Counter
 from snn_deploy.engine.event import EventEngine
 from snn_deploy.engine.load import (
@@ -23,13 +26,15 @@ from snn_deploy.engine.load import (
     weight_load,
 )
 from snn_deploy.errors import InputError, UsageError
-from snn_deploy.ir import Coding, Conv1d, Conv2d, Csr, Dense
+from snn_deploy.ir import Coding, Conv1d, Conv2d, Csr, Dense, Readout
+from snn_deploy.ir.synapses import LEARNED
+from snn_deploy.passes.pipeline import fold
 from tests.builders import grid, lif, row, spikes
 from tests.unit.test_count import CASES, connections
 
 TOOL = Path(__file__).parents[2] / "tools" / "uticket_table.py"
 ELEMENTS = 3
-LEARNED = [name for name in CASES if name not in ("pool", "max pool")]
+CASES_WITH_WEIGHTS = [name for name in CASES if name not in ("pool", "max pool")]
 
 
 def layer(*work: list[int], channels: int = 100) -> LayerLoad:
@@ -51,14 +56,11 @@ def weights_by_hand(synapse, mapping):
 
 
 def learned_of(net):
-    return [s for p in net.projections for s in p.synapses if isinstance(s, LEARNED_KINDS)]
-
-
-LEARNED_KINDS = (Dense, Csr, Conv1d, Conv2d)
+    return [s for p in net.projections for s in p.synapses if isinstance(s, LEARNED)]
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", CASES_WITH_WEIGHTS)
 def test_weights_against_a_loop(name, mapping):
     net = CASES[name]()
     load = weight_load(net, ELEMENTS, mapping)
@@ -69,7 +71,7 @@ def test_weights_against_a_loop(name, mapping):
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", CASES_WITH_WEIGHTS)
 def test_spikes_against_a_loop(name, mapping):
     net = CASES[name]()
     (source,) = net.inputs
@@ -82,7 +84,7 @@ def test_spikes_against_a_loop(name, mapping):
         for synapse in p.synapses:
             shapes.append(synapse.out_shape(shapes[-1]))
         for at, synapse in enumerate(p.synapses):
-            if not isinstance(synapse, LEARNED_KINDS):
+            if not isinstance(synapse, LEARNED):
                 continue
             work = np.zeros((3, ELEMENTS), int)
             for sample in range(3):
@@ -185,3 +187,25 @@ def test_published_energy_cuts_follow_from_the_published_cycles():
     assert latencies[0] == pytest.approx(0.109, abs=5e-4)
     assert max(latencies) == pytest.approx(0.212, abs=5e-4)
     assert max(line.latency_cuts()[0] for line in module.ROWS) == pytest.approx(76.9, abs=0.2)
+
+
+def test_work_ends_where_samples_stop_early():
+    weight = np.eye(2, dtype=np.float32)
+    spiking = lif(1, threshold=0.5)
+    net = row(
+        (2,),
+        Dense(weight=weight),
+        spiking,
+        Dense(weight=weight),
+        spiking,
+        readout=Readout(cutoff=(1.0,) * 6),
+        coding=Coding(kind="events"),
+    )
+    x = np.zeros((2, 6, 2), np.uint8)
+    x[0, :, 0] = x[1, ::2, 0] = x[1, 1::2, 1] = 1
+    target = CpuTarget()
+    trace = target.run(prepare(fold(net), target, Options()), x, "spikes")
+    assert trace.stop.steps.tolist() == [2, 6]
+    load = spike_load(net, trace, 2)
+    assert [one.work.tolist() for one in load.layers] == [[[2, 0], [3, 3]]] * 2
+    assert load.work == trace.events.total("synops_effective")
