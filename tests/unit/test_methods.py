@@ -29,7 +29,14 @@ PHASES = {
     "eb-et": ["probe", "search", "ticket"],
 }
 # What meets the sparsity by something else than a count of the weights together.
-INEXACT = {"gradr": 1.0, "connection": 0.01, "ndsnn": 0.02, "rigl": 0.02, "set": 0.04}
+INEXACT = {
+    "gradr": 1.0,
+    "connection": 0.01,
+    "ndsnn": 0.02,
+    "rigl": 0.02,
+    "set": 0.04,
+    "uticket": 0.02,
+}
 
 
 @pytest.fixture(scope="module")
