@@ -3,7 +3,7 @@
     w_used = gain M w,   M = the share of a layer with the largest scores,   gain = ||M w|| / ||M||
 
 Scores follow the straight-through gradient, ds = dL/dw_used gain w (edge-popup, Ramanujan et al.
-2020; for spiking networks Liu et al. 2023). With binary weights, w_used = gain M sign(w), and the
+2020; for spiking networks arXiv 2311.12060. With binary weights, w_used = gain M sign(w), and the
 norms are of order 1, so that the gain is the mean magnitude of what is kept (Diffenderfer and
 Kailkhura 2021). Everything else, biases and the scale and shift of batch norms, stays as it is.
 
