@@ -310,8 +310,8 @@ def balanced(f: Figures) -> str:
             ]
         )
     head = [
-        "sparsity", "utilisation before", "after", "cycles saved by balance %", "by fewer nonzeros %",
-        "accuracy %", "points below imp",
+        "sparsity", "utilisation before", "after", "cycles saved by balance %",
+        "by fewer nonzeros %", "accuracy %", "points below imp",
     ]  # fmt: skip
     return f"""\
 16 processing elements. Wanted: utilisation of at least 0.97 with accuracy within 1 point.

@@ -78,6 +78,12 @@ METHODS = (
     "--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N samples only."
 )
 @click.option(
+    "--downscale",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of dvs128, NxN pixels become one (default 4).",
+)
+@click.option(
     "--qat",
     type=click.Choice(["loihi", "fpga"]),
     help="Fine-tune at the end as this target's integers compute.",
@@ -190,9 +196,8 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
         ) from None
     fields = (
         "out", "method", "arch", "data", "data_dir", "sparsity", "rounds", "epochs", "coding",
-        "steps", "limit", "bits", "qat_epochs", "masks_from", "rate_penalty", "epsilon", "device",
-        "amp", "seed", "resume",
-        "force",
+        "steps", "limit", "downscale", "bits", "qat_epochs", "masks_from", "rate_penalty",
+        "epsilon", "device", "amp", "seed", "resume", "force",
     )  # fmt: skip
     values = {k: options[k] for k in fields if k in options}
     values["params"] = _pairs(options.get("params", ()))

@@ -33,7 +33,8 @@ class TrainConfig:
     dense network and of the last round; round_epochs: of the rounds between; rewind_epoch: each
     round starts from the dense network's weights after so many epochs. hidden: layer widths or
     channels. steps: T. coding: "rate" or "direct" for images, "events" for recordings, whose
-    frames last dt_s each. shift: training samples move by up to so many pixels. limit: use only
+    frames last dt_s each. shift: training samples move by up to so many pixels. downscale: of
+    dvs128, so many pixels in a row and in a column become one. limit: use only
     the first so many training samples. qat: fine-tune after the last round as this target's
     integers compute, with weights of ``bits`` bits (None: the target's own), for qat_epochs epochs
     (None: as many as round_epochs). params: of the method, see ``methods.catalog``. masks_from: a
@@ -60,6 +61,7 @@ class TrainConfig:
     gain: float = 1.0
     dt_s: float | None = None
     shift: int | None = None
+    downscale: int | None = None
     lr: float | None = None
     batch_size: int | None = None
     weight_decay: float = 0.0
@@ -142,7 +144,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     assert config.rewind_epoch is not None
     positive = (
         "epochs", "round_epochs", "qat_epochs", "steps", "batch_size", "limit", "lr", "gain",
-        "dt_s", "rate_penalty",
+        "dt_s", "rate_penalty", "downscale",
     )  # fmt: skip
     for name in positive:
         value = getattr(config, name)
@@ -173,7 +175,14 @@ def resolved(config: TrainConfig) -> TrainConfig:
 def data_of(config: TrainConfig) -> datasets.Dataset:
     """Return the data set of a resolved configuration."""
     assert config.steps is not None
-    return datasets.load(config.data, config.data_dir, steps=config.steps, step_s=step_s_of(config))
+    assert config.downscale is not None
+    return datasets.load(
+        config.data,
+        config.data_dir,
+        steps=config.steps,
+        step_s=step_s_of(config),
+        downscale=config.downscale,
+    )
 
 
 def arranged(x: NDArray[Any], config: TrainConfig) -> NDArray[Any]:

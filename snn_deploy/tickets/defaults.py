@@ -16,7 +16,7 @@ _DATA: dict[str, dict[str, Any]] = {
     "cifar10": {
         "rewind_epoch": 4, "batch_size": 128, "shift": 0, "lr": 1e-2, "coding": "direct",
     },
-    "dvs128": {"rewind_epoch": 8, "batch_size": 16, "shift": 4, "lr": 1e-2},
+    "dvs128": {"rewind_epoch": 8, "batch_size": 16, "shift": 1, "lr": 1e-2, "downscale": 4},
 }  # fmt: skip
 # Chosen on the digits, see docs/measured/tickets.md; MNIST has 45 times the samples.
 _SMALL: dict[tuple[str, str], dict[str, Any]] = {
@@ -90,4 +90,4 @@ def defaults_of(arch: str, data: str) -> dict[str, Any]:
         own = {"hidden": (64,), "share": 0.25, "lr": 2e-3, **_DEEP[data]}
     found = {**_DATA[data], **own}
     found["share_per_round"] = found.pop("share")
-    return {"layer_adaptive": arch not in ("mlp", "recurrent"), **found}
+    return {"layer_adaptive": arch not in ("mlp", "recurrent"), "downscale": 1, **found}
