@@ -6,6 +6,7 @@ named are the defaults of ``snn-deploy train``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ _SMALL = {
 }  # fmt: skip
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "small": _SMALL,
+    # Direct coding, and torch's own initial weights.
+    "plain": {**_SMALL, "coding": "direct", "weight_scale": 1 / 3},
     "full": {**_SMALL, "hidden": (256, 128), "steps": 8, "limit": None, "round_epochs": 2},
     "wide": {**_SMALL, "hidden": (400,), "limit": None, "epochs": 8},
     "long": {**_SMALL, "steps": 20},
@@ -70,22 +73,22 @@ def _imp(seed: int) -> Iterator[Job]:
             section="imp", label=label, protocol=protocol, seed=seed, settings=settings, needs=needs
         )
 
-    for sparsity in (0.9, 0.98):
-        ticket = job(f"imp {sparsity:g}", "small", method="imp", sparsity=sparsity)
+    for protocol, sparsity in itertools.product(("small", "plain"), (0.9, 0.98)):
+        ticket = job(f"imp {sparsity:g}", protocol, method="imp", sparsity=sparsity)
         yield ticket
         for label, method, params in (
             ("reinit", "reinit", {}),
             ("random layer", "random", {"layout": "layer"}),
         ):
             yield job(
-                f"{label} {sparsity:g}", "small", ticket.name,
+                f"{label} {sparsity:g}", protocol, ticket.name,
                 method=method, sparsity=sparsity, params=params,
             )  # fmt: skip
         yield job(
-            f"random global {sparsity:g}", "small",
+            f"random global {sparsity:g}", protocol,
             method="random", sparsity=sparsity, params={"layout": "global"},
         )  # fmt: skip
-        yield job(f"snip {sparsity:g}", "small", method="snip", sparsity=sparsity)
+        yield job(f"snip {sparsity:g}", protocol, method="snip", sparsity=sparsity)
     yield job("imp 0.97", "full", method="imp", sparsity=0.97, rounds=5)
     yield job("imp 0.9", "events", method="imp", sparsity=0.9)
 
@@ -112,7 +115,7 @@ def _early(seed: int) -> Iterator[Job]:
 
 
 def _rewired(seed: int) -> Iterator[Job]:
-    for prior in (0.0, 0.03, 0.1, 0.2):
+    for prior in (0.0, 0.01, 0.03, 0.1):
         yield Job(
             section="rewired", label=f"gradr {prior:g}", protocol="wide", seed=seed,
             settings={"method": "gradr", "sparsity": 0.95, "params": {"prior": prior}},

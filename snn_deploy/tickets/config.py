@@ -34,7 +34,8 @@ class TrainConfig:
     round starts from the dense network's weights after so many epochs. hidden: layer widths or
     channels. steps: T. coding: "rate" or "direct" for images, "events" for recordings, whose
     frames last dt_s each. shift: training samples move by up to so many pixels. downscale: of
-    dvs128, so many pixels in a row and in a column become one. limit: use only
+    dvs128, so many pixels in a row and in a column become one. weight_scale: multiplies the initial
+    weights (those of fully connected layers are 3 times torch's). limit: use only
     the first so many training samples. qat: fine-tune after the last round as this target's
     integers compute, with weights of ``bits`` bits (None: the target's own), for qat_epochs epochs
     (None: as many as round_epochs). params: of the method, see ``methods.catalog``. masks_from: a
@@ -65,6 +66,7 @@ class TrainConfig:
     lr: float | None = None
     batch_size: int | None = None
     weight_decay: float = 0.0
+    weight_scale: float = 1.0
     limit: int | None = None
     qat: Arithmetic | None = None
     bits: int | None = None
@@ -144,7 +146,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     assert config.rewind_epoch is not None
     positive = (
         "epochs", "round_epochs", "qat_epochs", "steps", "batch_size", "limit", "lr", "gain",
-        "dt_s", "rate_penalty", "downscale",
+        "dt_s", "rate_penalty", "downscale", "weight_scale",
     )  # fmt: skip
     for name in positive:
         value = getattr(config, name)

@@ -106,6 +106,9 @@ def train(
         model = build(
             config.arch, shape, data.classes, hidden=config.hidden, dt_s=step_s_of(config)
         )
+        with torch.no_grad():
+            for weight in pruning.prunable(model).values():
+                weight.mul_(config.weight_scale)
         _check_reachable(model, config.sparsity)
         example = torch.zeros(1, *shape)
         grid = grid_of(config)

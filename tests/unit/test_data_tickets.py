@@ -46,7 +46,7 @@ def busy(folder: Path) -> Path:
     ("arch", "hidden", "data", "make", "shape", "kind"),
     [
         ("resnet19", (4,), "cifar10", python_version, (3, 32, 32), "direct"),
-        ("mlp", (16,), "dvs128", busy, (2, 128, 128), "events"),
+        ("mlp", (16,), "dvs128", busy, (2, 32, 32), "events"),
     ],
 )
 def test_a_ticket_runs_on_its_test_set(tmp_path, arch, hidden, data, make, shape, kind):
