@@ -88,10 +88,10 @@ class Load:
         )
 
     @property
-    def utilisation(self) -> float:
-        """Utilisation, 0..1, of the layers that fill the elements, their cycles taken together."""
+    def utilisation(self) -> float | None:
+        """Utilisation, 0..1, of all layers that fill the elements; None where there is none."""
         full = [layer.work for layer in self.layers if layer.fills]
-        return utilisation(np.concatenate(full)) if full else 0.0
+        return utilisation(np.concatenate(full)) if full else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

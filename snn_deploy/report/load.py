@@ -36,7 +36,7 @@ def load_table(load: Load) -> Table:
                 f"{row['cycles']:,}",
                 f"{row['idle']:,}",
                 units.percent(_share(row)),
-                f"{row['utilisation']:.3f}"
+                ratio(row["utilisation"])
                 + (f" of {row['ceiling']:.3f}" if row["ceiling"] < 1 else ""),
             )
             for row in rows
@@ -46,6 +46,11 @@ def load_table(load: Load) -> Table:
         note="each nonzero weight once; a layer of fewer channels than elements is shown against "
         "what it can reach, and does not count in the utilisation of all",
     )
+
+
+def ratio(utilisation: float | None) -> str:
+    """Return a utilisation as text; "-" where no layer fills the elements."""
+    return "-" if utilisation is None else f"{utilisation:.3f}"
 
 
 def _layer(layer: LayerLoad) -> dict[str, Any]:

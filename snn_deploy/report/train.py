@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from snn_deploy import units
+from snn_deploy.report.load import ratio
 from snn_deploy.report.model import Report, Section, Table, Text
 
 
@@ -101,13 +102,13 @@ def _found(found: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _balance(figures: dict[str, Any]) -> list[tuple[str, str]]:
-    before, after = figures["utilisation"]
+    before, after = map(ratio, figures["utilisation"])
     idle, less = figures["idle"]
     cycles = figures["cycles"]
     return [
         (
             "balance",
-            f"utilisation {before:.3f} -> {after:.3f} on {figures['elements']} elements, "
+            f"utilisation {before} -> {after} on {figures['elements']} elements, "
             f"idle {idle:,} -> {less:,}",
         ),
         (

@@ -160,4 +160,8 @@ def test_inspect_shows_the_load_of_elements(here):
     assert "Load of 4 processing elements" in text
     assert f"{second['utilisation']:.3f} of 0.667" in text
     assert "load" not in run_cli("inspect", "mlp.pt", "--json", "-").json
+    few = run_cli("inspect", "mlp.pt", "--elements", "64", "--json", "-")
+    assert few.json["load"]["utilisation"] is None
+    text = run_cli("inspect", "mlp.pt", "--elements", "64").out
+    assert text.split("all ")[1].splitlines()[0].endswith(" -")
     assert run_cli("inspect", "mlp.pt", "--elements", "0").code == 2

@@ -143,7 +143,7 @@ def test_a_layer_of_few_channels_stands_apart():
     assert load.utilisation == 1
     assert load.idle == 6 * 5
     assert load.balanced_cycles == load.cycles == 6
-    assert Load(elements=16, layers=(few,)).utilisation == 0
+    assert Load(elements=16, layers=(few,)).utilisation is None
 
 
 def test_balance_is_told_apart_from_less_work():
@@ -183,6 +183,9 @@ def test_published_energy_cuts_follow_from_the_published_cycles():
     assert len(module.ROWS) == 6
     for line in module.ROWS:
         assert line.cut(ratio) == pytest.approx(line.published, abs=0.6), line.name
+    text = (TOOL.parents[1] / "docs" / "uticket.md").read_text(encoding="utf-8")
+    assert module.table(ratio) in text
+    assert f"least squares: {ratio:.2f}" in text
     latencies = [line.lth.latency for line in module.ROWS]
     assert latencies[0] == pytest.approx(0.109, abs=5e-4)
     assert max(latencies) == pytest.approx(0.212, abs=5e-4)
