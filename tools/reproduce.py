@@ -72,6 +72,18 @@ def train_one(job: Job, work: Path, folders: dict[str, Path], quick: bool) -> di
     }
 
 
+def load_of(ticket: Path) -> dict[str, Any]:
+    """Return the load of 16 processing elements that a ticket's masks cause."""
+    import torch
+
+    from snn_deploy.io.ticket import read_ticket
+    from snn_deploy.tickets.balance import mask_load
+
+    masks = {name: torch.from_numpy(m.copy()) for name, m in read_ticket(ticket).masks.items()}
+    load = mask_load({name: m for name, m in masks.items() if m.ndim > 1}, 16)
+    return {"utilisation": load.utilisation, "idle": load.idle, "cycles": load.cycles}
+
+
 class Store:
     """Results by job name, in a file that is whole at every moment."""
 
@@ -157,6 +169,9 @@ def main() -> None:
         and folders[reproduce_jobs.PROTOCOLS[job.protocol]["data"]] is not None
     ]
     run(jobs, store, work, options)
+    for name in [n for n in store.results if n.startswith(("imp/imp", "balanced/"))]:
+        if "load" not in store.results[name]:
+            store.add(name, {**store.results[name], "load": load_of(ticket_of(work, name))})
     if options.deploy:
         deploy_all(store, work, folders)
     if options.write:
