@@ -94,7 +94,9 @@ def _linear(module: nn.Linear, path: str, before: Tensor, after: Tensor) -> Node
 
 
 def _weights(module: nn.Module, path: str) -> Node:
-    node = {"weight": join(path, "weight")}
+    node: Node = {"weight": join(path, "weight")}
+    if "weight" in module._buffers:  # no parameter: nothing in it is learned
+        node["fixed"] = True
     if getattr(module, "bias", None) is not None:
         node["bias"] = join(path, "bias")
     return node
@@ -156,7 +158,7 @@ def _pool(module: nn.AvgPool2d | nn.MaxPool2d, path: str, before: Tensor, after:
     if isinstance(module, nn.AvgPool2d):
         if any(padding) and not module.count_include_pad:
             refused = "count_include_pad=False with padding"
-        elif module.divisor_override not in (None, math.prod(kernel)):
+        elif module.divisor_override not in (None, 1, math.prod(kernel)):
             refused = "divisor_override"
     elif _pair(module.dilation) != [1, 1]:
         refused = "dilation"
@@ -175,6 +177,8 @@ def _pool(module: nn.AvgPool2d | nn.MaxPool2d, path: str, before: Tensor, after:
             hint="use a plain pool whose windows tile the padded input",
         )
     kind = "avg" if isinstance(module, nn.AvgPool2d) else "max"
+    if kind == "avg" and module.divisor_override == 1:
+        kind = "sum"
     return _pool_node(kind, kernel, stride, padding)
 
 

@@ -191,7 +191,9 @@ def _default_naming(graph: OpGraph, path: Path, post: str, taken: set[str]) -> N
     learned = [
         n
         for n in nodes
-        if isinstance(graph.nodes[n].value, Synapse) and learned_size(graph.nodes[n].value)
+        if isinstance(graph.nodes[n].value, Synapse)
+        and learned_size(graph.nodes[n].value)
+        and not graph.nodes[n].fixed
     ]
     base = learned[-1] if learned else (nodes[0] if nodes else f"{path.pre}-{post}")
     name, n = base, 2

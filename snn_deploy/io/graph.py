@@ -41,13 +41,15 @@ class Port:
 class Node:
     """One node. value: a Synapse, Neuron, Flatten, DelaySteps, Port, or None for input and output.
 
-    shape: what the file declares, None where it declares nothing.
+    shape: what the file declares, None where it declares nothing. fixed: its weights are no
+    parameters, so that nothing in it is learned.
     """
 
     name: str
     kind: Literal["input", "output", "operator", "neuron"]
     value: Any = None
     shape: Shape | None = None
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -261,7 +261,8 @@ def _node(entry: Mapping[str, Any], state: Mapping[str, Array]) -> Node:
         return Node(name=name, kind="operator", value=DelaySteps(steps=int(fields.get("steps", 0))))
     if op in NEURON_TYPES and op != "Relay":
         return Node(name=name, kind="neuron", value=_neuron(str(op), fields), shape=shape)
-    return Node(name=name, kind="operator", value=_synapse(op, fields))
+    fixed = bool(fields.get("fixed", False))
+    return Node(name=name, kind="operator", value=_synapse(op, fields), fixed=fixed)
 
 
 def _neuron(op: str, fields: _Fields) -> Any:

@@ -93,7 +93,7 @@ def check_supported(network: Network) -> tuple[str, ...]:
 
 def geometry(network: Network, projection: Projection) -> Geometry:
     """Return how a projection of a quantized network is stored."""
-    learned = any(isinstance(s, LEARNED) for s in projection.synapses)
+    learned = not projection.helper and any(isinstance(s, LEARNED) for s in projection.synapses)
     chain: list[Synapse] = [s for s in projection.synapses if not isinstance(s, Identity)]
     shape: Shape = network.population(projection.pre).shape
     pool = _tiling(chain[0], shape) if chain else None
