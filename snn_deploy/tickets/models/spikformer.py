@@ -240,9 +240,13 @@ class Spread(nn.Module):  # type: ignore[misc]
 
     def deployed(self) -> nn.Module:
         """Return a full-padding convolution of ones, one kernel per channel."""
-        ones = torch.ones(self.channels, 1, *self.grid)
         padding = (self.grid[0] - 1, self.grid[1] - 1)
-        ones = _fixed(ones, padding=padding, groups=self.channels)
+        # The nir package reads grouped convolutions wrongly, and refuses their files.
+        square = self.grid[0] == self.grid[1]
+        groups = 1 if square else self.channels
+        own = torch.eye(self.channels) if square else torch.ones(self.channels, 1)
+        weight = own[:, :, None, None].expand(-1, -1, *self.grid).contiguous()
+        ones = _fixed(weight, padding=padding, groups=groups)
         return TimeSequential(OrderedDict(ones=ones))
 
 
