@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Check a target against an independent simulator.",
     "crosscheck": "Run a model in other frameworks, spike for spike.",
     "calibrate-cutoff": "Give a model an early stop, calibrated on samples.",
+    "select-patches": "Keep the best patches of each sample.",
     "import": "Make a ticket of a checkpoint or an ONNX network.",
     "fit": "Say whether a model fits a device.",
     "compare": "Run a model on several targets side by side.",
