@@ -25,14 +25,22 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "wide": {**_SMALL, "hidden": (400,), "limit": None, "epochs": 8},
     "long": {**_SMALL, "steps": 20},
     "events": {"data": "nmnist", "arch": "mlp", "hidden": (256,), "steps": 20},
-    "patches": {"data": "mnist", "arch": "spikformer-tiny", "steps": 5, "epochs": 4},
+    "patches": {
+        "data": "mnist",
+        "arch": "spikformer-tiny",
+        "hidden": (32, 1),
+        "steps": 5,
+        "limit": 10_000,
+        "epochs": 6,
+        "round_epochs": 2,
+    },
 }
 # What --quick trains instead: a sixth of the images, half the recordings' epochs.
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "full": {"limit": 10_000},
     "wide": {"limit": 10_000},
     "events": {"epochs": 8, "round_epochs": 3, "rewind_epoch": 3},
-    "patches": {"limit": 5_000, "epochs": 2},
+    "patches": {"limit": 5_000, "epochs": 3},
 }
 
 

@@ -14,11 +14,11 @@ from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
 
 # Named here too, because --help must not wait for torch; a test compares.
-ARCHITECTURES = ("mlp", "conv", "recurrent", "vgg9", "vgg16", "resnet19")
+ARCHITECTURES = ("mlp", "conv", "recurrent", "vgg9", "vgg16", "resnet19", "spikformer-tiny")
 DATASETS = ("digits", "mnist", "nmnist", "cifar10", "dvs128")
 METHODS = (
     "imp", "eb", "et", "eb-et", "uticket", "gradr", "stds", "ndsnn", "set", "rigl", "static",
-    "connection", "random", "reinit", "snip", "cutoff",
+    "connection", "random", "reinit", "snip", "cutoff", "patch",
 )  # fmt: skip
 
 

@@ -92,6 +92,9 @@ def _found(found: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     lines = []
     if "t_early" in found:
         lines.append(("early time", f"searched with {found['t_early']} of {found['steps']} steps"))
+    if "tokens_kept" in found:
+        kept = units.count(found["tokens_kept"])
+        lines.append(("patches", f"{kept} of {found['tokens']} kept of each sample"))
     if "stop_epoch" in found:
         stop = found["stop_epoch"]
         text = "the masks never settled" if stop is None else f"masks settled in epoch {stop}"

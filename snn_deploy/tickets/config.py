@@ -17,7 +17,8 @@ from snn_deploy.tickets.data import load as datasets
 from snn_deploy.tickets.defaults import IMAGE_STEP_S, ONE_RUN_LONGER, defaults_of
 from snn_deploy.tickets.methods.base import Plan
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of
-from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT
+from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT, TRANSFORMER
+from snn_deploy.tickets.models.spikformer import patches_of
 from snn_deploy.tickets.qat import Grid
 from snn_deploy.tickets.regulariser import ALPHA
 from snn_deploy.tickets.stops import EPSILON
@@ -166,6 +167,12 @@ def resolved(config: TrainConfig) -> TrainConfig:
             used=f"shift = {config.shift}",
             hint="use arch='conv', or shift=0",
         )
+    if config.arch == TRANSFORMER and (config.shift or config.gain != 1):
+        raise UsageError(
+            "a transformer's keep channel is neither moved nor scaled",
+            used=f"shift = {config.shift}, gain = {config.gain:g}",
+            hint="shift=0 and gain=1",
+        )
     if config.dt_s is None:
         assert config.steps is not None
         window_s = datasets.EVENTS.get(config.data)
@@ -190,8 +197,11 @@ def data_of(config: TrainConfig) -> datasets.Dataset:
 def arranged(x: NDArray[Any], config: TrainConfig) -> NDArray[Any]:
     """Return samples in the shape that the network of a resolved configuration takes.
 
-    Images become rows of pixels for what is no convolution; frames of events stay as they are.
+    Images become rows of pixels for what is no convolution; frames of events stay as they are. For
+    a transformer, all patches stay, and the keep channel says so.
     """
+    if config.arch == TRANSFORMER:
+        return patches_of(x.shape).with_keep_channel(x)
     flat = config.arch in FLAT and config.coding != "events"
     return x.reshape(len(x), -1) if flat else x
 

@@ -180,11 +180,11 @@ def _of_meta(ticket: Ticket) -> tuple[Patches, str]:
 def _engine_counts(network: Network, tokens: str) -> Counts:
     from snn_deploy.engine.event import EventEngine
 
-    engine = EventEngine(_up_to(network, tokens))
+    engine, shape = EventEngine(_up_to(network, tokens)), network.shapes[tokens]
 
     def counts(x: Array) -> Array:
         summed: Array = engine.run(x, "spikes").output.sum(1)
-        return summed
+        return summed.reshape(len(x), *shape)
 
     return counts
 

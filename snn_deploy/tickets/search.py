@@ -69,7 +69,7 @@ def search(
             job.model.load_state_dict(snapshot.model)
     while (phase := _next(method)) is not None:
         run = loop.Run(
-            job.model,
+            job.model if phase.model is None else phase.model,
             job.x,
             job.y,
             phase.recipe,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import snn_deploy
 from snn_deploy.errors import InputError, OutputError, UsageError
@@ -32,6 +33,8 @@ from snn_deploy.tickets.config import (
 from snn_deploy.tickets.methods.base import Job
 from snn_deploy.tickets.methods.catalog import METHODS
 from snn_deploy.tickets.models.build import build
+from snn_deploy.tickets.models.spikformer import Spikformer
+from snn_deploy.tickets.patches import patch_meta
 from snn_deploy.tickets.qat import OnGrid, QatResult, fine_tune
 from snn_deploy.tickets.regulariser import RatePenalty
 from snn_deploy.tickets.search import Round, Snapshot, search
@@ -113,8 +116,8 @@ def train(
         example = torch.zeros(1, *shape)
         grid = grid_of(config)
         if grid is not None:  # what has no integers is refused before the training
-            OnGrid(model, grid, example_input=example, coding=coding)
-        inputs = loop.evaluation_input(arranged(data.x_test, config), recipe, config.seed)
+            OnGrid(deployable(model), grid, example_input=example, coding=coding)
+        x_test = arranged(data.x_test, config)
         model.to(device_of(config))
         job = Job(
             model=model,
@@ -128,21 +131,29 @@ def train(
             masks_from=None if config.masks_from is None else other_masks(config.masks_from, model),
         )
         method = METHODS[config.method](job, config.params)
+
+        def test_input() -> NDArray[np.generic]:
+            return loop.evaluation_input(method.selected(x_test), recipe, config.seed)
+
         snapshot = load_checkpoint(checkpoint, settings) if config.resume else Snapshot()
         try:
             search(
                 job,
                 method,
                 snapshot,
-                evaluate=lambda: loop.evaluate(model, inputs, data.y_test),
+                evaluate=lambda: loop.evaluate(model, test_input(), data.y_test),
                 save=lambda s: save_checkpoint(checkpoint, s, settings),
                 progress=progress,
             )
         except InputError as error:
             raise error.located(str(checkpoint)) if error.where is None else error from None
-        model.cpu()
         rounds = tuple(snapshot.finished)
+        inputs, x = test_input(), job.x
+        meta = {"patches": patch_meta(model)} if isinstance(model, Spikformer) else {}
+        model = deployable(model.cpu())
         masks = snapshot.masks
+        if model is not job.model:  # another form of the same weights: zeros are its masks
+            masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in weights_of(model)}
         accuracy, tuned = rounds[-1].accuracy, None
         assert accuracy is not None
         if grid is not None:
@@ -177,7 +188,7 @@ def train(
                 labels=data.y_test,
             )
         # A weight may be 0 without being masked: rounded, or grown and never moved.
-        masks = {name: masks[name] & (p != 0) for name, p in pruning.prunable(model).items()}
+        masks = {name: masks[name] & (p != 0) for name, p in weights_of(model)}
         result = TrainResult(
             path=out,
             dense_accuracy=next((r.accuracy for r in rounds if r.name == "dense"), None),
@@ -198,7 +209,7 @@ def train(
             masks=masks,
             readout={"kind": "count", "cutoff": None if stops is None else list(stops.table)},
             coding=coding,
-            meta=_meta(settings, result),
+            meta={**_meta(settings, result), **meta},
             force=config.force,
         )
     checkpoint.unlink(missing_ok=True)
@@ -208,6 +219,17 @@ def train(
 def checkpoint_path(out: str | Path) -> Path:
     """Return where the checkpoint of a ticket stands: ``<out>.ckpt``."""
     return Path(f"{os.fspath(out)}.ckpt")
+
+
+def deployable(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a model as it is saved: itself, or what its ``deployed`` makes of it."""
+    deployed = getattr(model, "deployed", None)
+    return model if deployed is None else deployed()
+
+
+def weights_of(model: torch.nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    """Return the weights that masks are of, with their names."""
+    return pruning.prunable(model).items()
 
 
 def device_of(config: TrainConfig) -> torch.device:

@@ -20,7 +20,12 @@ SETTINGS = {
     "data": "digits", "epochs": 4, "round_epochs": 2, "rewind_epoch": 1, "rounds": 2,
     "sparsity": 0.8, "limit": 600, "steps": 8, "hidden": (32, 16), "batch_size": 32,
 }  # fmt: skip
-OWN = {"gradr": {"params": {"prior": 0.3}}, "connection": {"sparsity": 0.5}}
+TRANSFORMER = {"arch": "spikformer-tiny", "hidden": (12, 1), "sparsity": 0.5, "steps": 5}
+OWN = {
+    "gradr": {"params": {"prior": 0.3}},
+    "connection": {"sparsity": 0.5},
+    "patch": TRANSFORMER,
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +36,15 @@ def folder(tmp_path_factory):
         own = OWN.get(method, {})
         if method == "reinit":
             own = {"masks_from": made / "imp.pt"}
-        train(TrainConfig(out=made / f"{method}.pt", method=method, **(SETTINGS | own)))
-    save_test_set(TrainConfig(out=made / "x.pt", **SETTINGS), made / "x.npz")
+        config = TrainConfig(out=made / f"{method}.pt", method=method, **(SETTINGS | own))
+        train(config)
+        save_test_set(config, made / f"{method}.npz")
     return made
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_integers_agree_with_lava_and_the_cycle_model_with_the_engine(folder, lava, method):
-    model, samples = folder / f"{method}.pt", folder / "x.npz"
+    model, samples = folder / f"{method}.pt", folder / f"{method}.npz"
     judged = {}
     for target in ("cpu", "loihi", "fpga"):
         ran = run_cli("verify", model, "-t", target, "-i", samples, "-n", 6, "--json", "-")
@@ -53,7 +59,7 @@ def test_integers_agree_with_lava_and_the_cycle_model_with_the_engine(folder, la
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_is_exported_and_compared_everywhere(folder, tmp_path, method):
-    model, samples = folder / f"{method}.pt", folder / "x.npz"
+    model, samples = folder / f"{method}.pt", folder / f"{method}.npz"
     ran = run_cli(
         "compare", model, "--targets", "cpu,loihi,fpga", "-i", samples, "-n", 100, "--json", "-"
     )

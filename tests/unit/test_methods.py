@@ -11,10 +11,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from snn_deploy.errors import InputError  # noqa: E402
+from snn_deploy.errors import InputError, UsageError  # noqa: E402
 from snn_deploy.io.ticket import read_ticket  # noqa: E402
 from snn_deploy.tickets.methods import early  # noqa: E402
 from snn_deploy.tickets.methods.catalog import METHODS, ONE_RUN, parameters_of  # noqa: E402
+from snn_deploy.tickets.samples import save_test_set  # noqa: E402
 from snn_deploy.tickets.trainer import TrainConfig, checkpoint_path, train  # noqa: E402
 
 TINY = {
@@ -27,10 +28,12 @@ PHASES = {
     "eb": ["search", "ticket"],
     "et": ["probe", "dense", "round 1/2", "round 2/2"],
     "eb-et": ["probe", "search", "ticket"],
+    "patch": ["projection", "patches"],
 }
 # What meets the sparsity by something else than a count of the weights together.
 INEXACT = {
     "gradr": 1.0,
+    "patch": 1.0,
     "connection": 0.01,
     "ndsnn": 0.02,
     "rigl": 0.02,
@@ -48,7 +51,8 @@ def other(tmp_path_factory) -> Path:
 def tiny(out: Path, method: str, other: Path, **changes) -> TrainConfig:
     masks = {"masks_from": other} if method in ("reinit", "random") else {}
     params = {"gradr": {"prior": 0.5}}.get(method, {})
-    return TrainConfig(out=out, method=method, params=params, **(TINY | masks | changes))
+    own = {"arch": "spikformer-tiny", "hidden": (12, 1)} if method == "patch" else {}
+    return TrainConfig(out=out, method=method, params=params, **(TINY | own | masks | changes))
 
 
 class Interrupt:
@@ -150,3 +154,39 @@ def test_the_divergence_follows_its_equation():
     assert early.early_step([1.0, 0.7, 0.59, 0.1], 0.6) == 4
     assert early.early_step([1.0, 0.7], 0.6) == 4  # nowhere below: all of T = 4
     assert early.divergence(torch.zeros(4, 2, 3)) == [1.0, 1.0]
+
+
+def test_a_patch_ticket_drops_patches_and_keeps_its_stem(tmp_path, other):
+    config = tiny(tmp_path / "m.pt", "patch", other)
+    result = train(config)
+    assert result.found == {"tokens": 16, "tokens_kept": 11.0}
+    ticket = read_ticket(result.path)
+    assert ticket.meta["patches"]["patch"] == 2
+    save_test_set(config, tmp_path / "x.npz")
+    x = np.load(tmp_path / "x.npz")["x"]
+    assert x.shape == (450, 2, 8, 8)
+    assert x[:, 1].sum() == 450 * 11
+    dropped = x[:, 1, ::2, ::2] == 0
+    pixels = dropped.repeat(2, axis=1).repeat(2, axis=2)
+    assert not x[:, 0][pixels].any()
+    all_of_them = train(replace(config, out=tmp_path / "all.pt", params={"patches": 1.0}))
+    assert all_of_them.found["tokens_kept"] == 16
+    # The stem is a choice among random weights, the same with and without dropped patches.
+    names = [name for name in ticket.state if name.startswith("stem.") and "weight" in name]
+    other_state = read_ticket(all_of_them.path).state
+    assert names
+    assert all(np.array_equal(ticket.state[n], other_state[n]) for n in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arch": "mlp", "hidden": (8, 8)}, "only a transformer.*--arch spikformer-tiny"),
+        ({"params": {"patches": 1.5}}, "patches = 1.5.*0.7 drops three in ten"),
+        ({"shift": 1}, "neither moved nor scaled.*shift=0"),
+        ({"gain": 0.5}, "neither moved nor scaled.*gain=1"),
+    ],
+)
+def test_patch_settings_that_make_no_sense(tmp_path, other, changes, words):
+    with pytest.raises(UsageError, match=f"(?s){words}"):
+        train(replace(tiny(tmp_path / "m.pt", "patch", other), **changes))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snn_deploy.tickets import loop
@@ -66,7 +67,8 @@ class Phase:
     """One training run: its name, length, sparsifier (made from the model as it starts), recipe.
 
     stream: names the run's random numbers. ticket: its outcome is a network of the full number of
-    steps, whose test accuracy is of interest; the last phase's always is.
+    steps, whose test accuracy is of interest; the last phase's always is. model: what is trained,
+    where that is not the job's model but shares parameters with it.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Phase:
     recipe: loop.Recipe
     stream: tuple[int | str, ...]
     ticket: bool = True
+    model: nn.Module | None = None
 
 
 class Method:
@@ -101,6 +104,10 @@ class Method:
     def finished(self, masks: Masks) -> None:
         """Take what is needed from the trained model; masks: the sparsifier's."""
         self.done += 1
+
+    def selected(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return samples as the network is to see them now: by default as they are."""
+        return x
 
     def found(self) -> dict[str, Any]:
         """Return what the search found beside the weights, as JSON values."""

@@ -9,6 +9,7 @@ from snn_deploy.errors import UsageError
 from snn_deploy.tickets.methods import early, one_run
 from snn_deploy.tickets.methods.base import Method
 from snn_deploy.tickets.methods.imp import Imp
+from snn_deploy.tickets.methods.patch import Patch
 from snn_deploy.tickets.methods.uticket import Uticket
 
 METHODS: Mapping[str, type[Method]] = {
@@ -17,6 +18,7 @@ METHODS: Mapping[str, type[Method]] = {
     "et": early.EarlyTime,
     "eb-et": early.EarlyBirdTime,
     "uticket": Uticket,
+    "patch": Patch,
     "gradr": one_run.GradientRewiring,
     "stds": one_run.SoftThreshold,
     "ndsnn": one_run.Ndsnn,

@@ -14,7 +14,8 @@ PUBLISHED = {"vgg9": vgg.vgg9, "vgg16": vgg.vgg16, "resnet19": resnet.resnet19}
 PUBLISHED_TAU = 4 / 3
 # What takes images as rows of pixels.
 FLAT = ("mlp", "recurrent")
-ARCHITECTURES = ("mlp", "conv", "recurrent", *PUBLISHED)
+TRANSFORMER = "spikformer-tiny"
+ARCHITECTURES = ("mlp", "conv", "recurrent", *PUBLISHED, TRANSFORMER)
 
 
 def build(
@@ -53,7 +54,7 @@ def build(
     if arch == "recurrent":
         widths = (256,) if hidden is None else hidden
         return small.mlp(input_shape, classes, widths, neuron, recurrent=True)
-    if arch == "spikformer-tiny":
+    if arch == TRANSFORMER:
         sizes = (64, 2) if hidden is None else hidden
         return spikformer.spikformer(input_shape, classes, sizes, neuron)
     if arch == "conv":

@@ -23,6 +23,7 @@ from snn_deploy.errors import UsageError
 from snn_deploy.tickets.lif import LIF
 from snn_deploy.tickets.models.layers import TimeSequential, linear
 from snn_deploy.tickets.models.spikformer_parts import And, Keep, PatchLayer, Spread, TokenLayer
+from snn_deploy.tickets.patches import Patches
 
 # Neurons of the perceptron's hidden layer per channel.
 RATIO = 2
@@ -53,6 +54,7 @@ class Spikformer(nn.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         channels, *size = input_shape
+        self.classes, self.neuron = classes, neuron
         self.width, self.patch, self.padding = width, patch, padding
         self.grid = grid = cast(
             tuple[int, int],
@@ -107,10 +109,10 @@ class ProjectionNet(nn.Module):  # type: ignore[misc]
 
     takes_steps = True
 
-    def __init__(self, model: Spikformer, classes: int, neuron: dict[str, Any]) -> None:
+    def __init__(self, model: Spikformer) -> None:
         super().__init__()
         self.keep, self.stem = model.keep, model.stem
-        self.head = head(model.width, model.grid, classes, neuron)
+        self.head = head(model.width, model.grid, model.classes, model.neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the head's spikes (steps, batch, classes) for (steps, batch, C + 1, H, W)."""
@@ -157,6 +159,18 @@ class Stem(nn.Module):  # type: ignore[misc]
         self.lif1 = LIF(**neuron)
         self.project = TokenLayer(middle, width)
         self.lif2 = LIF(**neuron)
+        self.frozen = False
+
+    def train(self, mode: bool = True) -> Stem:
+        """Set the mode as usual; a frozen stem computes as in inference and learns nothing."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def freeze(self) -> None:
+        """Leave the stem as it is from now on."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """Return the tokens' spikes (steps, batch, width, rows, columns)."""
@@ -221,21 +235,26 @@ def spikformer(
             used=f"hidden {tuple(hidden)}",
             hint="such as hidden=(64, 2)",
         )
-    patch = 2 if min(input_shape[1:]) < 16 else 4
-    missing = [-n % patch for n in input_shape[1:]]
-    if any(n % 2 for n in missing):
-        raise UsageError(
-            f"patches of {patch} x {patch} pixels do not tile these samples",
-            used=f"input shape {tuple(input_shape)}",
-            hint="pad the samples by a row or a column",
-        )
-    padding = (missing[0] // 2, missing[1] // 2)
+    patches = patches_of(input_shape)
     return Spikformer(
         input_shape,
         classes,
         width=hidden[0],
         blocks=hidden[1],
-        patch=patch,
-        padding=padding,
+        patch=patches.patch,
+        padding=patches.padding,
         neuron=neuron,
     )
+
+
+def patches_of(shape: tuple[int, ...]) -> Patches:
+    """Return where the patches of samples (..., H, W) lie, see ``spikformer``; UsageError."""
+    patch = 2 if min(shape[-2:]) < 16 else 4
+    missing = [-n % patch for n in shape[-2:]]
+    if any(n % 2 for n in missing):
+        raise UsageError(
+            f"patches of {patch} x {patch} pixels do not tile these samples",
+            used=f"samples of {shape[-2]} x {shape[-1]} pixels",
+            hint="pad the samples by a row or a column",
+        )
+    return Patches(patch=patch, padding=(missing[0] // 2, missing[1] // 2))
