@@ -21,10 +21,12 @@ from snn_deploy.tickets import loop  # noqa: E402
 from snn_deploy.tickets.data import load as data  # noqa: E402
 from snn_deploy.tickets.data.digits import stratified_split  # noqa: E402
 from snn_deploy.tickets.data.mnist import MNIST_FILES  # noqa: E402
+from snn_deploy.tickets.lif import LIF  # noqa: E402
 from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT  # noqa: E402
 from snn_deploy.tickets.trainer import (  # noqa: E402
     TrainConfig,
     checkpoint_path,
+    device_of,
     resolved,
     train,
 )
@@ -365,3 +367,29 @@ def test_truncated_gzip_and_missing_files(tmp_path):
     with pytest.raises(InputError, match=r"(?s)does not exist.*t10k-labels") as caught:
         data.load("mnist", tmp_path / "none")
     assert caught.value.hint
+
+
+def test_mixed_precision_trains_layers_in_bfloat16_and_neurons_in_float32(tmp_path, monkeypatch):
+    seen = set()
+    real = LIF.forward
+
+    def forward(self, current):
+        spikes = real(self, current)
+        seen.add((current.dtype, spikes.dtype))
+        return spikes
+
+    monkeypatch.setattr(LIF, "forward", forward)
+    result = train(tiny(tmp_path / "m.pt", amp=True, limit=600, epochs=6, device="cpu"))
+    assert (torch.bfloat16, torch.float32) in seen
+    assert {spikes for _, spikes in seen} == {torch.float32}
+    assert result.ticket_accuracy > 0.3
+    assert {v.dtype for v in read_ticket(result.path).state.values()} == {np.dtype(np.float32)}
+
+
+def test_a_gpu_is_taken_when_there_is_one(tmp_path, monkeypatch):
+    config = tiny(tmp_path / "m.pt")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(config).type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of(config).type == "cuda"
+    assert device_of(replace(config, device="cpu")).type == "cpu"
