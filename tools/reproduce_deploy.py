@@ -31,6 +31,7 @@ TICKETS = {
     "connection, binary": "untrained/connection binary/full/0",
     "uticket": "balanced/uticket 0.98/small/0",
     "patch": "patches/patch 0.7/patches/0",
+    "patch, all patches": "patches/patch 1/patches/0",
     "imp, N-MNIST": "imp/imp 0.9/events/0",
     "ndsnn, N-MNIST": "grown/ndsnn 0.95/events/0",
 }
