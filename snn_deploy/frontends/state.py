@@ -86,6 +86,8 @@ def ticket_content(
             where=type(module).__name__,
             hint="write it as NIR: snn_deploy.save_nir(module.to_network(), path)",
         )
+    # What trains in another form than it is deployed in says so.
+    module = module.deployed() if callable(getattr(module, "deployed", None)) else module
     reading = read_module(module, example_input, dt_s=dt_s, readout=readout, coding=coding)
     state, composed = masking.compose_pruned(reading.state)
     aliases = _aliases(module)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_deploy.errors import InputError, UsageError
 from snn_deploy.frontends.state import module_with_example
-from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT, build
+from snn_deploy.tickets.models.build import ARCHITECTURES, FLAT, TRANSFORMER, build
 
 
 def module_from_arch(
@@ -69,6 +69,10 @@ def _sizes(
         sizes = [shapes[name] for name in layers if name in shapes]
         widths = tuple(s[0] for s in sizes)
         return widths[:-1], widths[-1], (sizes[0][1],)
+    if spec == TRANSFORMER:
+        width = shapes["stem.project.main.conv.weight"][0]
+        blocks = sum(name.endswith(".q.main.conv.weight") for name in shapes)
+        return (width, blocks), shapes["head.fc.weight"][0], None
     first = shapes["conv1.weight"]
     if spec == "conv":
         hidden = (first[0], shapes["conv2.weight"][0])

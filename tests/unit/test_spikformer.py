@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,9 +16,12 @@ from snn_deploy.backends.verify import verify  # noqa: E402
 from snn_deploy.engine.count import Counter  # noqa: E402
 from snn_deploy.engine.event import EventEngine  # noqa: E402
 from snn_deploy.errors import UsageError  # noqa: E402
+from snn_deploy.frontends.load import LoadOptions, NirOptions  # noqa: E402
 from snn_deploy.io.nir_read import read_nir  # noqa: E402
+from snn_deploy.ir.network import Coding  # noqa: E402
 from snn_deploy.ir.synapses import weights_of  # noqa: E402
 from snn_deploy.tickets import pruning  # noqa: E402
+from snn_deploy.tickets.arch import module_from_arch  # noqa: E402
 from snn_deploy.tickets.models.build import build  # noqa: E402
 from snn_deploy.tickets.models.spikformer import ProjectionNet  # noqa: E402
 from tests.spikformers import SHAPE, STEPS, samples, small, spikes_of  # noqa: E402
@@ -198,3 +203,16 @@ def test_what_makes_no_transformer(shape, hidden, message, hint):
     with pytest.raises(UsageError, match=message) as caught:
         build("spikformer-tiny", shape, 4, hidden=hidden)
     assert hint in caught.value.hint
+
+
+def test_a_state_dict_of_a_transformer_is_read_as_it_is_deployed(tmp_path):
+    model = build("spikformer-tiny", (2, 8, 8), 10, hidden=(8, 1)).eval()
+    torch.save(model.state_dict(), tmp_path / "m.pt")
+    nir = NirOptions(coding=Coding(kind="rate", steps=4))
+    options = LoadOptions(
+        arch="spikformer-tiny", input_shape=(2, 8, 8), resolve=module_from_arch, nir=nir
+    )
+    found = snn_deploy.load_model(tmp_path / "m.pt", options)
+    assert found.population("stem.lif2").shape == (8, 4, 4)
+    with pytest.raises(UsageError, match="do not tell the size of its images"):
+        snn_deploy.load_model(tmp_path / "m.pt", replace(options, input_shape=None))
