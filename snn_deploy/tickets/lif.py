@@ -10,17 +10,34 @@ This is the equation that every engine and backend of the package obeys; the sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from snn_deploy.bridges.spike import Spike, surrogate
 from snn_deploy.errors import UsageError
+from snn_deploy.tickets import kernels
 
 ResetKind = Literal["value", "subtract"]
 Number: TypeAlias = float | Tensor
+
+
+#: Values of all steps below which starting numba costs more than it saves.
+SMALLEST_SCAN = 1 << 16
+
+
+def compiles(current: Tensor, constants: tuple[Number, ...]) -> bool:
+    """Return whether the compiled loops take these; they give the same bits."""
+    return (
+        current.dtype == torch.float32
+        and current.device.type == "cpu"
+        and current.numel() >= SMALLEST_SCAN
+        and not any(isinstance(value, Tensor) for value in constants)
+    )
 
 
 class _Scan(torch.autograd.Function):  # type: ignore[misc]
@@ -42,6 +59,19 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
         amount: Number | None,
         alpha: float,
     ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        values = (keep, gain, offset, threshold, v_reset, 0.0 if amount is None else amount)
+        ctx.compiled = compiles(current, values)
+        if ctx.compiled:
+            current = current.contiguous()
+            drive, spikes = torch.empty_like(current), torch.empty_like(current)
+            flat = (a.flatten(1).numpy() for a in (current, drive, spikes))
+            x, d, z = flat
+            constants = np.array(values, np.float32)
+            kernels.kernel(kernels.scan)(x, constants, amount is None, d, z)
+            ctx.save_for_backward(drive, spikes)
+            ctx.constants = (keep, gain, amount is None, alpha)
+            return spikes, drive
         # In place where it can be: large populations are bound by memory, not by arithmetic.
         drive = (current * gain).add_(offset)
         spikes = torch.empty_like(drive)
@@ -55,7 +85,6 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
             v = torch.where(fired, v_reset, v) if amount is None else v - amount * spikes[t]
         ctx.save_for_backward(drive, spikes)
         ctx.constants = (keep, gain, amount is None, alpha)
-        ctx.set_materialize_grads(False)
         return spikes, drive
 
     @staticmethod
@@ -64,6 +93,13 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[Tensor | None, ...]:
         distance, spikes = ctx.saved_tensors
         keep, gain, to_value, alpha = ctx.constants
+        if ctx.compiled and grad is not None and grad_distance is None:
+            out = torch.empty_like(distance)
+            flat = (a.flatten(1).numpy() for a in (distance, spikes, grad.contiguous(), out))
+            d, z, g, o = flat
+            numbers = np.array((keep, gain, math.pi / 2 * alpha, alpha / 2), np.float32)
+            kernels.kernel(kernels.scan_back)(d, z, g, numbers, to_value, o)
+            return out, None, None, None, None, None, None, None
         if grad is None:
             grad_v = torch.zeros_like(distance)
         else:

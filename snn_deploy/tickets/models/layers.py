@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_deploy.errors import UsageError
+from snn_deploy.tickets import fast_layers
 
 
 class TimeSequential(nn.Sequential):  # type: ignore[misc]
@@ -28,7 +29,7 @@ class TimeSequential(nn.Sequential):  # type: ignore[misc]
             if getattr(layer, "takes_steps", False):
                 x = layer(x)
             else:
-                x = layer(x.flatten(0, 1)).unflatten(0, (steps, batch))
+                x = fast_layers.apply(layer, x.flatten(0, 1)).unflatten(0, (steps, batch))
         return x
 
 

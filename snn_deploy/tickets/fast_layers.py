@@ -1,0 +1,124 @@
+"""Layers on a CPU faster than torch has them, for training: what they are given are spikes.
+
+Both compute in torch's own order, so that a training's weights are the same bit for bit (matrix
+products: where torch's library sums in blocks as ``block_of`` says, which is tested).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_deploy.ir.arrays import Array
+from snn_deploy.tickets import kernels
+
+#: Above this share of ones a dense product is as fast.
+MOST_ONES = 0.2
+#: Multiplications, or values, below which preparing costs more than it saves.
+SMALLEST_PRODUCT = 1 << 20
+SMALLEST_POOL = 1 << 16
+#: Outputs below which torch's library sums in another order.
+NARROWEST = 16
+
+
+def apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return ``layer(x)``; x: (samples, ...)."""
+    fits = x.dtype == torch.float32 and x.device.type == "cpu"
+    if fits and layer.training and torch.is_grad_enabled() and not _observed(layer):
+        if type(layer) is nn.Linear:
+            return _linear(layer, x)
+        if type(layer) is nn.AvgPool2d and x.numel() >= SMALLEST_POOL and _halves(layer):
+            out: Tensor = _Pool.apply(x)
+            return out
+    return layer(x)
+
+
+def _observed(layer: nn.Module) -> bool:
+    hooks = (
+        layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )  # fmt: skip
+    return any(hooks) or torch.is_autocast_enabled("cpu")
+
+
+def _halves(layer: nn.AvgPool2d) -> bool:
+    sizes = (layer.kernel_size, layer.stride)
+    plain = not layer.ceil_mode and layer.divisor_override is None
+    return plain and all(s in (2, (2, 2)) for s in sizes) and layer.padding in (0, (0, 0))
+
+
+def block_of(terms: int) -> int:
+    """Return how many neighbouring terms of a sum torch's library adds up for themselves."""
+    if terms <= 192:
+        return max(terms, 1)
+    return min(192, terms // 2)
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    outputs, inputs = layer.weight.shape
+    if x.ndim == 2 and outputs >= NARROWEST and x.numel() * outputs >= SMALLEST_PRODUCT:
+        values = x.detach().contiguous().numpy()
+        first, where = kernels.kernel(kernels.events)(values, int(MOST_ONES * values.size))
+        if len(first):
+            out: Tensor = _Gathered.apply(x, layer.weight, layer.bias, first, where)
+            return out
+    return layer(x)
+
+
+class _Gathered(torch.autograd.Function):  # type: ignore[misc]
+    """A linear layer of spikes: sums of weights instead of products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, first: Array, where: Array
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.ones = (first, where)
+        ctx.biased = bias is not None
+        size = (len(x), len(weight))
+        out = torch.zeros(size) if bias is None else bias.detach().expand(size).contiguous()
+        matrix = weight.detach().t().contiguous()
+        _gather(first, where, matrix, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        first, where = ctx.ones
+        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            columns = kernels.kernel(kernels.transposed)(first, where, weight.shape[1])
+            grad_weight = torch.zeros(weight.shape[::-1])
+            _gather(*columns, grad.contiguous(), grad_weight)
+            grad_weight = grad_weight.t()
+        grad_bias = grad.sum(0) if ctx.biased and ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _gather(first: Array, where: Array, matrix: Tensor, out: Tensor) -> None:
+    block = block_of(len(matrix))
+    kernels.kernel(kernels.gathered)(first, where, matrix.numpy(), block, out.numpy())
+
+
+class _Pool(torch.autograd.Function):  # type: ignore[misc]
+    """The mean of each 2x2 field."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = x.shape
+        flat = x.detach().contiguous().flatten(0, -3)
+        rows, columns = x.shape[-2:]
+        out = torch.empty(*x.shape[:-2], rows // 2, columns // 2)
+        kernels.kernel(kernels.pool)(flat.numpy(), out.flatten(0, -3).numpy())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        even = all(n % 2 == 0 for n in ctx.size[-2:])
+        out = torch.empty(ctx.size) if even else torch.zeros(ctx.size)
+        flat = grad.contiguous().flatten(0, -3).numpy()
+        kernels.kernel(kernels.pool_back)(flat, out.flatten(0, -3).numpy())
+        return out

@@ -1,0 +1,185 @@
+"""The inner loops of training on a CPU, compiled by numba: float32, one thread.
+
+They give what torch's own operations give, bit for bit where the order of a sum is not left open,
+without their temporaries: a membrane stays in the cache over all steps, and a matrix product
+with spikes adds up rows instead of multiplying by 0 and 1.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from snn_deploy.io.compiled import compiled
+from snn_deploy.ir.arrays import Array
+
+#: Neurons whose membranes are held in the first cache.
+TILE = 2048
+
+
+def scan(
+    current: Array, constants: Array, to_value: bool, distance: Array, spikes: Array
+) -> None:
+    """Fill in all steps of a LIF, see tickets/lif.py; arrays (steps, neurons).
+
+    constants: float32 (keep, gain, offset, threshold, v_reset, amount).
+    """
+    keep, gain, offset, threshold, v_reset, amount = constants
+    one, zero = np.float32(1), np.float32(0)
+    v = np.empty(TILE, np.float32)
+    for first in range(0, current.shape[1], TILE):
+        n = min(TILE, current.shape[1] - first)
+        v[:] = zero
+        for t in range(current.shape[0]):
+            x = current[t, first : first + n]
+            d = distance[t, first : first + n]
+            z = spikes[t, first : first + n]
+            if to_value:
+                for i in range(n):
+                    charged = v[i] * keep + (x[i] * gain + offset)
+                    d[i] = charged - threshold
+                    fired = charged > threshold
+                    z[i] = one if fired else zero
+                    v[i] = v_reset if fired else charged
+            else:
+                for i in range(n):
+                    charged = v[i] * keep + (x[i] * gain + offset)
+                    d[i] = charged - threshold
+                    fired = charged > threshold
+                    z[i] = one if fired else zero
+                    v[i] = charged - amount * z[i]
+
+
+def scan_back(
+    distance: Array, spikes: Array, grad: Array, constants: Array, to_value: bool, out: Array
+) -> None:
+    """Fill in the gradient of the current; arrays (steps, neurons).
+
+    constants: float32 (keep, gain, pi/2 alpha, alpha/2).
+    """
+    keep, gain, slope, half = constants
+    one, zero = np.float32(1), np.float32(0)
+    carried = np.empty(TILE, np.float32)
+    for first in range(0, grad.shape[1], TILE):
+        n = min(TILE, grad.shape[1] - first)
+        carried[:] = zero
+        for t in range(grad.shape[0] - 1, -1, -1):
+            d = distance[t, first : first + n]
+            z = spikes[t, first : first + n]
+            g = grad[t, first : first + n]
+            o = out[t, first : first + n]
+            for i in range(n):
+                scaled = slope * d[i]
+                whole = one / (scaled * scaled + one) * half * g[i]
+                kept = keep * carried[i]
+                if to_value:
+                    kept = kept * (one - z[i])
+                whole = whole + kept
+                carried[i] = whole
+                o[i] = whole * gain
+
+
+def events(x: Array, most: int) -> tuple[Array, Array]:
+    """Return where each row's ones are: (first entry per row and the end, their columns).
+
+    x: (rows, columns). Nothing (two empty arrays) where values are not all 0 or 1, or more than
+    ``most`` of them are 1.
+    """
+    rows, columns = x.shape
+    first = np.zeros(rows + 1, np.int32)
+    where = np.empty(most + columns, np.int32)
+    n, one, zero = 0, np.float32(1), np.float32(0)
+    for r in range(rows):
+        line, strange = x[r], 0
+        for c in range(columns):
+            value = line[c]
+            where[n] = c
+            n += value != zero
+            strange += (value != zero) & (value != one)
+        if strange or n > most:
+            return np.empty(0, np.int32), np.empty(0, np.int32)
+        first[r + 1] = n
+    return first, where[:n]
+
+
+def transposed(first: Array, where: Array, columns: int) -> tuple[Array, Array]:
+    """Return the same ones by column, rows ascending."""
+    rows = first.size - 1
+    begin = np.zeros(columns + 1, np.int32)
+    for c in where:
+        begin[c + 1] += 1
+    for c in range(columns):
+        begin[c + 1] += begin[c]
+    free = begin.copy()
+    out = np.empty(where.size, np.int32)
+    for r in range(rows):
+        for k in range(first[r], first[r + 1]):
+            c = where[k]
+            out[free[c]] = r
+            free[c] += 1
+    return begin, out
+
+
+def gathered(first: Array, where: Array, matrix: Array, block: int, out: Array) -> None:
+    """Add to each row of ``out`` the sum of those rows of ``matrix`` that its ones point at.
+
+    block: so many neighbouring rows of ``matrix`` are summed for themselves, as dense products do.
+    """
+    width = matrix.shape[1]
+    part = np.empty(width, np.float32)
+    for r in range(out.shape[0]):
+        total = out[r]
+        k, end, border = first[r], first[r + 1], block
+        while k < end:
+            while where[k] >= border:
+                border += block
+            part[:] = np.float32(0)
+            last = k
+            while last < end and where[last] < border:
+                last += 1
+            while k + 4 <= last:
+                a, b = matrix[where[k]], matrix[where[k + 1]]
+                c, d = matrix[where[k + 2]], matrix[where[k + 3]]
+                for i in range(width):
+                    part[i] = (((part[i] + a[i]) + b[i]) + c[i]) + d[i]
+                k += 4
+            while k < last:
+                a = matrix[where[k]]
+                for i in range(width):
+                    part[i] += a[i]
+                k += 1
+            for i in range(width):
+                total[i] += part[i]
+
+
+def pool(x: Array, out: Array) -> None:
+    """Fill in the mean of each 2x2 field; x: (images, rows, columns), an odd last one left out."""
+    quarter = np.float32(0.25)
+    for n in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            a, b, o = x[n, 2 * i], x[n, 2 * i + 1], out[n, i]
+            for j in range(out.shape[2]):
+                o[j] = (((a[2 * j] + a[2 * j + 1]) + b[2 * j]) + b[2 * j + 1]) * quarter
+
+
+def pool_back(grad: Array, out: Array) -> None:
+    """Fill in the gradient of ``pool``'s input; ``out`` holds zeros before."""
+    quarter = np.float32(0.25)
+    for n in range(grad.shape[0]):
+        for i in range(grad.shape[1]):
+            a, b, g = out[n, 2 * i], out[n, 2 * i + 1], grad[n, i]
+            for j in range(grad.shape[2]):
+                share = g[j] * quarter
+                a[2 * j] = share
+                a[2 * j + 1] = share
+                b[2 * j] = share
+                b[2 * j + 1] = share
+
+
+@functools.cache
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return one of the functions above, compiled."""
+    return compiled(function)
