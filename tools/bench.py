@@ -1,4 +1,4 @@
-"""Speed and memory, measured: start-up, export of large tickets, engines against peers.
+"""Speed and memory, measured: start-up, export of large tickets, engines and training by peers.
 
     python tools/bench.py [--repeat 5] [--only NAME] [--write] [--net NETWORK.net --mnist FOLDER]
 
@@ -156,6 +156,14 @@ def bench_engine(options: argparse.Namespace) -> dict | None:
     return json.loads(done.stdout)
 
 
+def bench_training(options: argparse.Namespace) -> dict:
+    """Return bench_training.py's figures."""
+    script = ROOT / "tools" / "bench_training.py"
+    command = [sys.executable, str(script), "--repeat", str(max(options.repeat, 9))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
 BENCHES = {"help": bench_help, "import": bench_import, "export": bench_export}
 
 
@@ -171,7 +179,7 @@ def table(rows: list[dict]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--only", choices=(*BENCHES, "engine"))
+    parser.add_argument("--only", choices=(*BENCHES, "engine", "training"))
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--net", type=Path, help="for engine: a .net file of 784 inputs")
     parser.add_argument("--mnist", type=Path, help="for engine: the folder of MNIST's .gz files")
@@ -182,20 +190,26 @@ def main() -> None:
             if options.only in (None, key):
                 results[key] = bench(options.repeat, Path(name))
     engine = bench_engine(options) if options.only in (None, "engine") else None
-    print("\n".join(report(results, engine)))
+    training = bench_training(options) if options.only in (None, "training") else None
+    print("\n".join(report(results, engine, training)))
     if options.write:
-        write(results, engine)
+        write(results, engine, training)
 
 
-def report(results: dict[str, list[dict]], engine: dict | None) -> list[str]:
+def report(results: dict[str, list[dict]], engine: dict | None, training: dict | None) -> list[str]:
     """Return the lines of all tables."""
     import bench_engine as engine_bench
 
     rows = [row for found in results.values() for row in found]
-    return (table(rows) if rows else []) + (engine_bench.text(engine) if engine else [])
+    lines = (table(rows) if rows else []) + (engine_bench.text(engine) if engine else [])
+    if training:
+        import bench_training as training_bench
+
+        lines += training_bench.text(training)
+    return lines
 
 
-def write(results: dict[str, list[dict]], engine: dict | None) -> None:
+def write(results: dict[str, list[dict]], engine: dict | None, training: dict | None) -> None:
     """Store what was measured; what was not keeps the figures that stand there."""
     folder = ROOT / "docs" / "measured"
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,14 +217,15 @@ def write(results: dict[str, list[dict]], engine: dict | None) -> None:
     before = json.loads(store.read_text()) if store.is_file() else {}
     results = {key: results.get(key) or before.get(key, []) for key in BENCHES}
     engine = engine or before.get("engine")
+    training = training or before.get("training")
     machine = (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}"
     )
     head = f"`python tools/bench.py --write`, {machine}, shared with other work."
-    lines = ["# Speed and memory", "", head, "", *report(results, engine)]
+    lines = ["# Speed and memory", "", head, "", *report(results, engine, training)]
     (folder / "bench.md").write_text("\n".join(lines))
-    content = {"machine": machine, **results, "engine": engine}
+    content = {"machine": machine, **results, "engine": engine, "training": training}
     store.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -4,13 +4,15 @@
 
 Started by bench.py. All three train the same network from the same weights on the same spikes,
 drawn from a seed as MNIST's pixels are bright. An update is: spikes drawn, forward pass, loss,
-gradients, AdamW. The three take turns within one process, on one thread, and each ratio is the
-median over those of the turns, so that a neighbour's load on the machine meets all of them.
+gradients, AdamW. The three take turns within one process, on one thread; times are the
+processor's, and each ratio is the median over those of the turns, so that a neighbour's load on
+the machine meets all of them. "trainer" is ``loop.Run``, which also counts spikes and accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -28,6 +30,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from snn_deploy.tickets.allocator import keep_freed_memory  # noqa: E402
 from snn_deploy.tickets.lif import LIF  # noqa: E402
 from snn_deploy.tickets.loop import Recipe, Run, training_input  # noqa: E402
 from snn_deploy.tickets.models.build import build  # noqa: E402
@@ -78,19 +81,13 @@ def copied(model: nn.Module, gain: float = 1.0) -> list[nn.Module]:
         if isinstance(layer, LIF):
             layers.append(layer)
             continue
-        layers.append(_copy(layer))
+        layers.append(copy.deepcopy(layer))
         scaled = layers[-1] if isinstance(layer, nn.Linear | nn.BatchNorm2d) else None
         if scaled is not None:
             with torch.no_grad():
                 scaled.weight.mul_(gain)
                 scaled.bias.mul_(gain)
     return layers
-
-
-def _copy(layer: nn.Module) -> nn.Module:
-    from copy import deepcopy
-
-    return deepcopy(layer)
 
 
 def norse_loop(model: nn.Module) -> tuple[nn.Module, Forward]:
@@ -140,6 +137,24 @@ def snntorch_loop(model: nn.Module) -> tuple[nn.Module, Forward]:
     return net, forward
 
 
+def populations(net: nn.Module, forward: Forward, spikes: Tensor) -> Tensor:
+    """Return the spikes of all populations and steps, one after the other."""
+    found: dict[nn.Module, list[Tensor]] = {}
+
+    def watch(module: nn.Module, inputs: object, output: Any) -> None:
+        z = output[0] if isinstance(output, tuple) else output
+        found.setdefault(module, []).append(z.detach().flatten())
+
+    neurons = [m for m in net.modules() if type(m).__name__ in ("LIF", "LIFBoxCell", "Leaky")]
+    hooks = [m.register_forward_hook(watch) for m in neurons]
+    net.eval()  # so that batch norms compute the same
+    with torch.no_grad():
+        forward(spikes)
+    for hook in hooks:
+        hook.remove()
+    return torch.cat([torch.cat(found[m]) for m in neurons])
+
+
 def images(case: Case, batches: int) -> tuple[Tensor, Tensor]:
     """Return samples with a fifth of their pixels bright, as MNIST's, and labels."""
     generator = torch.Generator().manual_seed(0)
@@ -179,9 +194,8 @@ def measure_case(case: Case, repeat: int) -> dict[str, Any]:
     }
     x, y = images(case, UPDATES)
     spikes = training_input(x[: case.batch], case.recipe, torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        output = {name: forward(spikes) for name, (_, forward) in nets.items()}
-    equal = {n: float((output[n] == output[OURS]).float().mean()) for n in PEERS}
+    seen = {name: populations(net, forward, spikes) for name, (net, forward) in nets.items()}
+    equal = {n: float((seen[n] == seen[OURS]).float().mean()) for n in PEERS}
     works = {name: updates(net, forward, case) for name, (net, forward) in nets.items()}
     trained = build(case.arch, case.shape, CLASSES, hidden=case.hidden, dt_s=DT_S, tau_s=TAU_S)
     run = Run(trained, x, y, case.recipe, epochs=repeat + 1, seed=0)
@@ -189,9 +203,9 @@ def measure_case(case: Case, repeat: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeat + 1):
         for name in list(works)[:: 1 if turn % 2 else -1]:
-            began = time.perf_counter()
+            began = time.process_time()
             works[name]()
-            seconds[name].append((time.perf_counter() - began) / UPDATES)
+            seconds[name].append((time.process_time() - began) / UPDATES)
     seconds = {name: took[1:] for name, took in seconds.items()}  # the first warms up
     return {
         "arch": case.arch,
@@ -204,7 +218,7 @@ def measure_case(case: Case, repeat: int) -> dict[str, Any]:
             for name in (OURS, TRAINER)
         },
         "equal_spikes": equal,
-        "output_rate": float(output[OURS].mean()),
+        "spike_rate": float(seen[OURS].mean()),
     }
 
 
@@ -213,9 +227,42 @@ def ratio(theirs: list[float], ours: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
+def text(found: dict[str, Any]) -> list[str]:
+    """Return the lines of the report."""
+    versions = found["versions"]
+    equal = min(min(case["equal_spikes"].values()) for case in found["cases"])
+    lines = [
+        "## Training, and the stepwise loops of norse and snnTorch",
+        "",
+        "`python tools/bench.py --only training --write`",
+        "",
+        "Whole updates (spikes drawn, forward pass, loss, gradients, AdamW) of the same network "
+        "from the same weights on the same spikes, a fifth of the pixels bright; one thread, the "
+        f"three in turns, medians of {found['repeat']} turns of processor time; torch "
+        f"{versions['torch']}, norse {versions['norse']}, snnTorch {versions['snntorch']}. "
+        f"Before the first update, with batch norms in evaluation, {equal:.2%} of all spikes are "
+        "equal. What differs: norse's LIFBoxCell has the SuperSpike surrogate and a reset that carries a gradient, snnTorch's "
+        "Leaky and ours have ATan and a detached reset; Leaky resets at the beginning of the next "
+        "step. The trainer is the loop behind `train`, which also counts spikes, density and "
+        "accuracy.",
+        "",
+        "| network | T | batch | norse | snnTorch | ours | trainer | ours to norse | "
+        "ours to snnTorch | trainer to norse | trainer to snnTorch |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for case in found["cases"]:
+        rates = [f"{case['updates_per_s'][name]:.1f}/s" for name in (*PEERS, OURS, TRAINER)]
+        ratios = [f"{case['ratio'][n][peer]:.2f}" for n in (OURS, TRAINER) for peer in PEERS]
+        name = f"{case['arch']} {'-'.join(map(str, case['hidden']))}"
+        cells = [name, str(case["steps"]), str(case["batch"]), *rates, *ratios]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def measure(repeat: int) -> dict[str, Any]:
     """Return the figures of all cases."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does; it holds for all three
     return {
         "versions": {name: version(name) for name in ("torch", *PEERS)},
         "repeat": repeat,

@@ -57,9 +57,9 @@ def block_of(terms: int) -> int:
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    outputs, inputs = layer.weight.shape
+    outputs = len(layer.weight)
     if x.ndim == 2 and outputs >= NARROWEST and x.numel() * outputs >= SMALLEST_PRODUCT:
-        values = x.detach().contiguous().numpy()
+        values = x.detach().contiguous().view(torch.int32).numpy()
         first, where = kernels.kernel(kernels.events)(values, int(MOST_ONES * values.size))
         if len(first):
             out: Tensor = _Gathered.apply(x, layer.weight, layer.bias, first, where)
@@ -90,9 +90,9 @@ class _Gathered(torch.autograd.Function):  # type: ignore[misc]
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
         grad_weight = None
         if ctx.needs_input_grad[1]:
-            columns = kernels.kernel(kernels.transposed)(first, where, weight.shape[1])
+            begin, rows = kernels.kernel(kernels.transposed)(first, where, weight.shape[1])
             grad_weight = torch.zeros(weight.shape[::-1])
-            _gather(*columns, grad.contiguous(), grad_weight)
+            _gather(begin, rows, grad.contiguous(), grad_weight)
             grad_weight = grad_weight.t()
         grad_bias = grad.sum(0) if ctx.biased and ctx.needs_input_grad[2] else None
         return grad_x, grad_weight, grad_bias, None, None

@@ -18,11 +18,11 @@ from snn_deploy.ir.arrays import Array
 
 #: Neurons whose membranes are held in the first cache.
 TILE = 2048
+#: 1.0 in float32, as bits.
+ONE = 0x3F800000
 
 
-def scan(
-    current: Array, constants: Array, to_value: bool, distance: Array, spikes: Array
-) -> None:
+def scan(current: Array, constants: Array, to_value: bool, distance: Array, spikes: Array) -> None:
     """Fill in all steps of a LIF, see tickets/lif.py; arrays (steps, neurons).
 
     constants: float32 (keep, gain, offset, threshold, v_reset, amount).
@@ -73,7 +73,8 @@ def scan_back(
             o = out[t, first : first + n]
             for i in range(n):
                 scaled = slope * d[i]
-                whole = one / (scaled * scaled + one) * half * g[i]
+                # np.divide, unlike /, looks for no 0 and so is done on whole vectors
+                whole = np.divide(one, scaled * scaled + one) * half * g[i]
                 kept = keep * carried[i]
                 if to_value:
                     kept = kept * (one - z[i])
@@ -85,22 +86,22 @@ def scan_back(
 def events(x: Array, most: int) -> tuple[Array, Array]:
     """Return where each row's ones are: (first entry per row and the end, their columns).
 
-    x: (rows, columns). Nothing (two empty arrays) where values are not all 0 or 1, or more than
-    ``most`` of them are 1.
+    x: (rows, columns), the bits of float32 values as int32. Nothing (two empty arrays) where
+    values are not all 0 or 1, or more than ``most`` of them are 1.
     """
     rows, columns = x.shape
     first = np.zeros(rows + 1, np.int32)
     where = np.empty(most + columns, np.int32)
-    n, one, zero = 0, np.float32(1), np.float32(0)
+    n = 0
     for r in range(rows):
-        line, strange = x[r], 0
+        line, others = x[r], 0
         for c in range(columns):
-            value = line[c]
-            where[n] = c
-            n += value != zero
-            strange += (value != zero) & (value != one)
-        if strange or n > most:
+            others += (line[c] != 0) & (line[c] != ONE)
+        if others or n > most:
             return np.empty(0, np.int32), np.empty(0, np.int32)
+        for c in range(columns):
+            where[n] = c
+            n += line[c] != 0
         first[r + 1] = n
     return first, where[:n]
 
@@ -140,12 +141,15 @@ def gathered(first: Array, where: Array, matrix: Array, block: int, out: Array) 
             last = k
             while last < end and where[last] < border:
                 last += 1
-            while k + 4 <= last:
+            while k + 8 <= last:
                 a, b = matrix[where[k]], matrix[where[k + 1]]
                 c, d = matrix[where[k + 2]], matrix[where[k + 3]]
+                e, f = matrix[where[k + 4]], matrix[where[k + 5]]
+                g, h = matrix[where[k + 6]], matrix[where[k + 7]]
                 for i in range(width):
-                    part[i] = (((part[i] + a[i]) + b[i]) + c[i]) + d[i]
-                k += 4
+                    half = (((part[i] + a[i]) + b[i]) + c[i]) + d[i]
+                    part[i] = (((half + e[i]) + f[i]) + g[i]) + h[i]
+                k += 8
             while k < last:
                 a = matrix[where[k]]
                 for i in range(width):

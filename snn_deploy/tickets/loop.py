@@ -19,6 +19,7 @@ from torch.nn import functional
 from snn_deploy.errors import InputError
 from snn_deploy.io.inputs import encode
 from snn_deploy.ir.network import Coding
+from snn_deploy.tickets.allocator import keep_freed_memory
 from snn_deploy.tickets.rate import SpikeRate
 from snn_deploy.tickets.sparsify.base import Sparsifier
 
@@ -142,6 +143,7 @@ class Run:
         self.sparsifier = Sparsifier(model) if sparsifier is None else sparsifier
         self._forward = model if forward is None else forward
         self._penalty = penalty
+        keep_freed_memory()
         self._generator = torch.Generator().manual_seed(seed)
         self._optimizer = torch.optim.AdamW(
             self.sparsifier.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
@@ -269,7 +271,8 @@ def training_input(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
     if recipe.coding == "direct":
         return (recipe.gain * x).expand(recipe.steps, *x.shape)
     chance = (recipe.gain * x).clamp(0, 1)
-    return (torch.rand((recipe.steps, *x.shape), generator=generator) < chance).to(x.dtype)
+    drawn = torch.rand((recipe.steps, *x.shape), generator=generator)
+    return drawn.lt_(chance).to(x.dtype)
 
 
 def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
