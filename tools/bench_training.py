@@ -230,7 +230,10 @@ def ratio(theirs: list[float], ours: list[float]) -> float:
 def text(found: dict[str, Any]) -> list[str]:
     """Return the lines of the report."""
     versions = found["versions"]
-    equal = min(min(case["equal_spikes"].values()) for case in found["cases"])
+    # Silent populations are equal without saying anything.
+    active = [case for case in found["cases"] if case["spike_rate"] > 1e-3]
+    equal = min(min(case["equal_spikes"].values()) for case in active)
+    compared = " and ".join(f"{case['arch']} (T = {case['steps']})" for case in active)
     lines = [
         "## Training, and the stepwise loops of norse and snnTorch",
         "",
@@ -240,8 +243,9 @@ def text(found: dict[str, Any]) -> list[str]:
         "from the same weights on the same spikes, a fifth of the pixels bright; one thread, the "
         f"three in turns, medians of {found['repeat']} turns of processor time; torch "
         f"{versions['torch']}, norse {versions['norse']}, snnTorch {versions['snntorch']}. "
-        f"Before the first update, with batch norms in evaluation, {equal:.2%} of all spikes are "
-        "equal. What differs: norse's LIFBoxCell has the SuperSpike surrogate and a reset that carries a gradient, snnTorch's "
+        f"Before the first update {equal:.3%} of all spikes are equal in {compared}; the others "
+        "are silent then, and were not compared. What differs: norse's LIFBoxCell has the "
+        "SuperSpike surrogate and a reset that carries a gradient, snnTorch's "
         "Leaky and ours have ATan and a detached reset; Leaky resets at the beginning of the next "
         "step. The trainer is the loop behind `train`, which also counts spikes, density and "
         "accuracy.",
