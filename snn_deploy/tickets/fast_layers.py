@@ -1,7 +1,7 @@
 """Layers on a CPU faster than torch has them, for training: what they are given are spikes.
 
-Both compute in torch's own order, so that a training's weights are the same bit for bit (matrix
-products: where torch's library sums in blocks as ``block_of`` says, which is tested).
+A pool gives torch's own bits. A linear layer of spikes sums the rows of its weights in ascending
+order, where torch's library has one of its own: the same to rounding, and the same in every run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_ONES = 0.2
 #: Multiplications, or values, below which preparing costs more than it saves.
 SMALLEST_PRODUCT = 1 << 20
 SMALLEST_POOL = 1 << 16
-#: Outputs below which torch's library sums in another order.
+#: Outputs below which the sums are too short to gain.
 NARROWEST = 16
 
 
@@ -47,13 +47,6 @@ def _halves(layer: nn.AvgPool2d) -> bool:
     sizes = (layer.kernel_size, layer.stride)
     plain = not layer.ceil_mode and layer.divisor_override is None
     return plain and all(s in (2, (2, 2)) for s in sizes) and layer.padding in (0, (0, 0))
-
-
-def block_of(terms: int) -> int:
-    """Return how many neighbouring terms of a sum torch's library adds up for themselves."""
-    if terms <= 192:
-        return max(terms, 1)
-    return min(192, terms // 2)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -99,8 +92,7 @@ class _Gathered(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _gather(first: Array, where: Array, matrix: Tensor, out: Tensor) -> None:
-    block = block_of(len(matrix))
-    kernels.kernel(kernels.gathered)(first, where, matrix.numpy(), block, out.numpy())
+    kernels.kernel(kernels.gathered)(first, where, matrix.numpy(), out.numpy())
 
 
 class _Pool(torch.autograd.Function):  # type: ignore[misc]

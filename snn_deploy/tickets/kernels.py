@@ -124,39 +124,26 @@ def transposed(first: Array, where: Array, columns: int) -> tuple[Array, Array]:
     return begin, out
 
 
-def gathered(first: Array, where: Array, matrix: Array, block: int, out: Array) -> None:
-    """Add to each row of ``out`` the sum of those rows of ``matrix`` that its ones point at.
-
-    block: so many neighbouring rows of ``matrix`` are summed for themselves, as dense products do.
-    """
+def gathered(first: Array, where: Array, matrix: Array, out: Array) -> None:
+    """Add to each row of ``out`` the rows of ``matrix`` that its ones point at, in order."""
     width = matrix.shape[1]
-    part = np.empty(width, np.float32)
     for r in range(out.shape[0]):
         total = out[r]
-        k, end, border = first[r], first[r + 1], block
-        while k < end:
-            while where[k] >= border:
-                border += block
-            part[:] = np.float32(0)
-            last = k
-            while last < end and where[last] < border:
-                last += 1
-            while k + 8 <= last:
-                a, b = matrix[where[k]], matrix[where[k + 1]]
-                c, d = matrix[where[k + 2]], matrix[where[k + 3]]
-                e, f = matrix[where[k + 4]], matrix[where[k + 5]]
-                g, h = matrix[where[k + 6]], matrix[where[k + 7]]
-                for i in range(width):
-                    half = (((part[i] + a[i]) + b[i]) + c[i]) + d[i]
-                    part[i] = (((half + e[i]) + f[i]) + g[i]) + h[i]
-                k += 8
-            while k < last:
-                a = matrix[where[k]]
-                for i in range(width):
-                    part[i] += a[i]
-                k += 1
+        k, end = first[r], first[r + 1]
+        while k + 8 <= end:  # eight at once: the sums are read and written an eighth as often
+            a, b = matrix[where[k]], matrix[where[k + 1]]
+            c, d = matrix[where[k + 2]], matrix[where[k + 3]]
+            e, f = matrix[where[k + 4]], matrix[where[k + 5]]
+            g, h = matrix[where[k + 6]], matrix[where[k + 7]]
             for i in range(width):
-                total[i] += part[i]
+                half = (((total[i] + a[i]) + b[i]) + c[i]) + d[i]
+                total[i] = (((half + e[i]) + f[i]) + g[i]) + h[i]
+            k += 8
+        while k < end:
+            a = matrix[where[k]]
+            for i in range(width):
+                total[i] += a[i]
+            k += 1
 
 
 def pool(x: Array, out: Array) -> None:

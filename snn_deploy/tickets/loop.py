@@ -19,7 +19,6 @@ from torch.nn import functional
 from snn_deploy.errors import InputError
 from snn_deploy.io.inputs import encode
 from snn_deploy.ir.network import Coding
-from snn_deploy.tickets.allocator import keep_freed_memory
 from snn_deploy.tickets.rate import SpikeRate
 from snn_deploy.tickets.sparsify.base import Sparsifier
 
@@ -143,7 +142,6 @@ class Run:
         self.sparsifier = Sparsifier(model) if sparsifier is None else sparsifier
         self._forward = model if forward is None else forward
         self._penalty = penalty
-        keep_freed_memory()
         self._generator = torch.Generator().manual_seed(seed)
         self._optimizer = torch.optim.AdamW(
             self.sparsifier.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay

@@ -18,6 +18,7 @@ from snn_deploy.errors import InputError, OutputError, UsageError
 from snn_deploy.frontends.state import save_ticket
 from snn_deploy.io.ticket import read_ticket
 from snn_deploy.tickets import loop, pruning
+from snn_deploy.tickets.allocator import keep_freed_memory
 from snn_deploy.tickets.checkpoint import load_checkpoint, save_checkpoint
 from snn_deploy.tickets.config import (
     TrainConfig,
@@ -102,6 +103,7 @@ def train(
     shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
     recipe, plan = recipe_of(config), plan_of(config)
     settings, coding = _settings(config), coding_of(config)
+    keep_freed_memory()
     start = time.perf_counter()
     # Re-initialised means other weights than the ticket of the same seed began with.
     stream = "fresh weights" if config.method == "reinit" else "weights"
