@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snn_deploy.errors import InputError
+from snn_deploy.io.seeded import Seeded, expanded, packed
 
 State = dict[str, Tensor]
 
@@ -77,3 +78,33 @@ def resolve(
         key: given[key] & (weight != 0) if key in given else weight != 0
         for key, weight in weights.items()
     }
+
+
+def by_seed(
+    seeded: Mapping[str, Seeded], state: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[State, State, dict[str, Any]]:
+    """Return a ticket's state, masks and ``seeded`` with these weights stored as seeds and bits.
+
+    Raises InputError unless the seeds give the state's masked weights, bit for bit.
+    """
+    for name in seeded:
+        if name not in masks:
+            raise InputError(
+                f"there is no weight called {name!r} in the network",
+                where=f"seeded -> {name}",
+                hint=f"weights: {', '.join(masks)}",
+            )
+    described = {name: entry.as_json() for name, entry in seeded.items()}
+    bits = {name: packed(masks[name].numpy()) for name in seeded}
+    made, _ = expanded(described, {}, bits)
+    for name, weights in made.items():
+        # As bytes, so that a zero's sign and the type count too.
+        if state[name].numpy().tobytes() != weights.tobytes():
+            raise InputError(
+                "a weight is not what its seed stands for",
+                where=f"seeded -> {name}",
+                hint="its values have changed since: leave it out, and they are stored themselves",
+            )
+    rest = {key: value for key, value in state.items() if key not in seeded}
+    short = {name: torch.from_numpy(mask) for name, mask in bits.items()}
+    return rest, {**masks, **short}, described

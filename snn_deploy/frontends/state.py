@@ -19,7 +19,15 @@ from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError, Usag
 from snn_deploy.frontends import masks as masking
 from snn_deploy.frontends.modules import read_module
 from snn_deploy.io.files import atomic_write
-from snn_deploy.io.ticket import FORMAT, VERSION, Ticket, network_of, parse_ticket
+from snn_deploy.io.seeded import Seeded
+from snn_deploy.io.ticket import (
+    FORMAT,
+    SEEDED_VERSION,
+    VERSION,
+    Ticket,
+    network_of,
+    parse_ticket,
+)
 from snn_deploy.ir.check import check
 from snn_deploy.ir.network import Coding, Network, Readout, Source
 
@@ -37,6 +45,7 @@ def save_ticket(
     readout: Options | Readout = "count",
     coding: Options | Coding = "events",
     meta: Mapping[str, Any] | None = None,
+    seeded: Mapping[str, Seeded] | None = None,
     force: bool = False,
 ) -> Path:
     """Write ``module`` as a ticket and return its path.
@@ -44,8 +53,9 @@ def save_ticket(
     module: of one step, see ``graph_from_module``. example_input: one step's input, batch first.
     masks: by parameter or module name, 0/1; None or absent: a weight's zeros are its mask. dt_s:
     seconds, None for what the neurons say. readout, coding: a kind or a dict. meta: JSON values
-    of your own. Weights are stored masked. Raises InputError (NaN, masks that do not fit),
-    UnsupportedError (a module that cannot be deployed), OutputError (file exists, disk full).
+    of your own. seeded: weights to store as a seed and a mask, by parameter name. Weights are
+    stored masked. Raises InputError (NaN, masks or seeds that do not fit), UnsupportedError (a
+    module that cannot be deployed), OutputError (file exists, disk full).
     """
     content = ticket_content(
         module,
@@ -55,6 +65,7 @@ def save_ticket(
         readout=readout,
         coding=coding,
         meta=meta,
+        seeded=seeded,
     )
     write_ticket(content, path, force=force)
     return Path(path)
@@ -78,6 +89,7 @@ def ticket_content(
     readout: Options | Readout = "count",
     coding: Options | Coding = "events",
     meta: Mapping[str, Any] | None = None,
+    seeded: Mapping[str, Seeded] | None = None,
 ) -> dict[str, Any]:
     """Return what ``save_ticket`` writes: a plain dict of tensors and JSON values."""
     if callable(getattr(module, "to_network", None)):
@@ -101,7 +113,7 @@ def ticket_content(
     content_meta = dict(meta or {})
     if reading.notes:
         content_meta.setdefault("notes", list(reading.notes))
-    return {
+    content = {
         "format": FORMAT,
         "version": VERSION,
         "graph": reading.graph,
@@ -109,6 +121,11 @@ def ticket_content(
         "masks": final,
         "meta": _json(content_meta),
     }
+    if seeded:
+        rest, short, described = masking.by_seed(seeded, state, final)
+        seeds = {"version": SEEDED_VERSION, "seeded": described}
+        content |= {**seeds, "state": rest, "masks": short}
+    return content
 
 
 def ticket_from_state(

@@ -2,7 +2,8 @@
 
 A ticket is a plain dict ``{format, version, graph, state, masks, meta}`` of tensors and JSON
 values. ``graph`` lists nodes and edges; a node's parameter is a number, a list, or the name of
-a tensor in ``state``. Nothing in it is pickled code, and nothing in it is run.
+a tensor in ``state``. Version 2 adds ``seeded``: tensors that are a seed and a mask, see
+``io/seeded.py``. Nothing in it is pickled code, and nothing in it is run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from snn_deploy.errors import InputError, SnnDeployError, UnsupportedError
 from snn_deploy.io.build import build
 from snn_deploy.io.graph import DelaySteps, Flatten, Node, OpGraph, as_pair
+from snn_deploy.io.seeded import expanded
 from snn_deploy.io.values import coding_of, number, padding_of, readout_of, shape_of
 from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.network import Network, Source
@@ -35,6 +37,7 @@ from snn_deploy.ir.synapses import (
 
 FORMAT = "snn-deploy/ticket"
 VERSION = 1
+SEEDED_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +78,21 @@ def parse_ticket(content: object, source: Source) -> Ticket:
             used=f"its first keys are {keys}" if keys else f"it holds a {type(content).__name__}",
             hint="a plain state_dict needs its module: --arch FILE.py:FACTORY (or --arch mlp|conv)",
         )
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if not isinstance(version, int) or version not in (VERSION, SEEDED_VERSION):
         raise UnsupportedError(
-            f"ticket version {content.get('version')!r} is not known, this release reads {VERSION}",
+            f"ticket version {version!r} is not known, this release reads "
+            f"{VERSION} and {SEEDED_VERSION}",
             hint="upgrade snn-deploy, or save the ticket again",
         )
     graph, meta = content.get("graph"), content.get("meta", {})
-    state, masks = content.get("state"), content.get("masks", {})
     if not isinstance(graph, dict) or not isinstance(meta, dict):
         raise InputError("the ticket has no graph", hint="save it with snn_deploy.save_ticket")
-    return Ticket(
-        graph=graph,
-        state=_arrays(state, "state"),
-        masks=_arrays(masks, "masks"),
-        meta=meta,
-        source=source,
-    )
+    state = _arrays(content.get("state"), "state")
+    masks = _arrays(content.get("masks", {}), "masks")
+    if version == SEEDED_VERSION:
+        state, masks = expanded(content.get("seeded"), state, masks)
+    return Ticket(graph=graph, state=state, masks=masks, meta=meta, source=source)
 
 
 def _arrays(value: object, what: str) -> dict[str, Array]:

@@ -212,6 +212,7 @@ def train(
             readout={"kind": "count", "cutoff": None if stops is None else list(stops.table)},
             coding=coding,
             meta={**_meta(settings, result), **meta},
+            seeded=method.seeded() if grid is None else None,  # rounded weights have none
             force=config.force,
         )
     checkpoint.unlink(missing_ok=True)

@@ -331,6 +331,29 @@ bytes_case(
 )
 
 
+def _many_seeds(canary: Path) -> bytes:
+    """Return a ticket whose one byte stands for half of all masks that a file may describe."""
+    import torch
+
+    size = 1 << 22  # bytes of each mask
+    entry = {"seed": [0], "shape": [8 * size], "scale": 1.0, "sign": False}
+    one = torch.full((1,), 255, dtype=torch.uint8)
+    names = [f"fc{i}.weight" for i in range(8)]
+    return _torch_saved(
+        {
+            "format": "snn-deploy/ticket",
+            "version": 2,
+            "graph": {},
+            "state": {},
+            "masks": dict.fromkeys(names, one.expand(size)),
+            "seeded": dict.fromkeys(names, entry),
+        }
+    )
+
+
+bytes_case("ticket", INPUT, many_seeds=_many_seeds)
+
+
 @case("torch")
 def folder(folder: Path, canary: Path) -> Path:
     (folder / "m.pt").mkdir()

@@ -27,6 +27,7 @@ from snn_deploy.io.netx_read import NetxOptions, read_netx
 from snn_deploy.io.nir_read import NirOptions, read_nir
 from snn_deploy.io.pickle_arrays import read_array_list
 from snn_deploy.io.safetensors import read_safetensors
+from snn_deploy.io.ticket import read_ticket
 from snn_deploy.io.torch_zip import read_torch_zip
 from snn_deploy.ir.network import Readout
 from snn_deploy.ir.text import to_text
@@ -66,6 +67,7 @@ def read_integers(path: str) -> None:
 
 READERS: dict[str, Callable[[str], object]] = {
     "torch": read_torch_zip,
+    "ticket": read_ticket,
     "safetensors": read_safetensors,
     "masks": read_array_list,
     "npz": lambda path: read_inputs(path, (4,)),

@@ -226,18 +226,20 @@ def test_the_connection_ticket_never_trains_a_weight(binary):
     else:
         gain, used = float(drawn[mask].norm() / math.sqrt(120)), drawn
     torch.testing.assert_close(weight, gain * used * mask)
+    seeded = sparsifier.seeded()["0.weight"]
+    made = torch.where(mask, torch.from_numpy(seeded.weights()), 0.0)
+    assert torch.equal(weight.view(torch.int32), made.view(torch.int32))
 
 
 def test_the_scores_gradient_goes_straight_through():
     model = net()
     sparsifier = Connection(model, sparsity=0.5, seed=7)
     before = sparsifier.theta["0.weight"].clone()
-    gain, drawn = sparsifier.gain["0.weight"], torch.from_numpy(uniform([7, 0], (20, 12)))
+    scale, drawn = sparsifier.scale["0.weight"], torch.from_numpy(uniform([7, 0], (20, 12)))
     optimizer = torch.optim.SGD(sparsifier.parameters(), lr=1.0)
     (gradient,) = steps(model, sparsifier, optimizer, 1, 2)
     moved = before - sparsifier.theta["0.weight"]
-    scale = math.sqrt(3 * 1.7 / math.sqrt(6))
-    torch.testing.assert_close(moved, gradient * gain * drawn * scale, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(moved, gradient * scale * drawn, atol=1e-6, rtol=1e-3)
 
 
 def test_seeded_weights_are_the_same_everywhere():

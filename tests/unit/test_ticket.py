@@ -259,7 +259,7 @@ def without(name, key):
 
 
 REFUSED = {
-    "version": (put("version", value=2), "ticket version 2 is not known", None, "upgrade"),
+    "version": (put("version", value=3), "ticket version 3 is not known", None, "upgrade"),
     "no graph": (put("graph", value=None), "the ticket has no graph", None, "save_ticket"),
     "graph a list": (put("graph", value=[]), "the ticket has no graph", None, "save_ticket"),
     "meta": (put("meta", value=[]), "the ticket has no graph", None, "save_ticket"),

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snn_deploy.io.seeded import Seeded
 from snn_deploy.tickets import loop
 from snn_deploy.tickets.loop import copy_state
 from snn_deploy.tickets.pruning import Masks
@@ -111,6 +112,10 @@ class Method:
 
     def found(self) -> dict[str, Any]:
         """Return what the search found beside the weights, as JSON values."""
+        return {}
+
+    def seeded(self) -> dict[str, Seeded]:
+        """Return, by name, what the finished weights are stored as in their place."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

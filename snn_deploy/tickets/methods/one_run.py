@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -10,8 +11,9 @@ import torch
 from torch.nn import functional
 
 from snn_deploy.errors import UsageError
+from snn_deploy.io.seeded import MAX_WEIGHTS, Seeded, seeded_of
 from snn_deploy.tickets import loop, pruning
-from snn_deploy.tickets.methods.base import Method, Phase
+from snn_deploy.tickets.methods.base import Job, Method, Phase
 from snn_deploy.tickets.sparsify import start
 from snn_deploy.tickets.sparsify.base import Masked, Sparsifier
 from snn_deploy.tickets.sparsify.connection import Connection
@@ -126,6 +128,11 @@ class Untrained(OneRun):
 
     parameters: ClassVar[Mapping[str, Any]] = {"binary": False, "score_lr": 0.1}
 
+    def __init__(self, job: Job, params: Mapping[str, Any]) -> None:
+        super().__init__(job, params)
+        self._connection: Connection | None = None
+        self._seeded: dict[str, Seeded] = {}
+
     def phase(self) -> Phase | None:
         """Return the run, at the scores' learning rate."""
         phase = super().phase()
@@ -135,12 +142,34 @@ class Untrained(OneRun):
 
     def sparsifier(self) -> Sparsifier:
         """Return Connection."""
-        return Connection(
+        self._connection = Connection(
             self.job.model,
             sparsity=self.job.plan.sparsity,
             seed=self.seed("connection"),
             binary=bool(self.params["binary"]),
         )
+        return self._connection
+
+    def finished(self, masks: pruning.Masks) -> None:
+        """Take seeds and scales from the sparsifier."""
+        super().finished(masks)
+        assert self._connection is not None
+        self._seeded = self._connection.seeded()
+
+    def seeded(self) -> dict[str, Seeded]:
+        """Return the weights' seeds, unless they are more than a ticket's reader makes."""
+        few = sum(math.prod(entry.shape) for entry in self._seeded.values()) <= MAX_WEIGHTS
+        return self._seeded if few else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress, and the seeds once they are there."""
+        seeded = {name: entry.as_json() for name, entry in self._seeded.items()}
+        return {**super().state_dict(), "seeded": seeded}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        super().load_state_dict(state)
+        self._seeded = {name: seeded_of(entry) for name, entry in state["seeded"].items()}
 
 
 class Control(OneRun):
