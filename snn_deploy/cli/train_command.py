@@ -12,6 +12,7 @@ import click
 
 from snn_deploy.cli.options import output_options
 from snn_deploy.cli.output import check_targets, emit
+from snn_deploy.errors import UsageError
 
 # Named here too, because --help must not wait for torch; a test compares.
 ARCHITECTURES = ("mlp", "conv", "recurrent", "vgg9", "vgg16", "resnet19", "spikformer-tiny")
@@ -136,6 +137,15 @@ METHODS = (
     help="Seed of everything random.",
 )
 @click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train from SEED to SEED + N - 1: FILE-seed0.pt, ...",
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="J", help="Of --seeds: so many at a time."
+)
+@click.option(
     "-o",
     "--output",
     "out",
@@ -158,6 +168,16 @@ def command(**options: Any) -> None:
 
     Ctrl-C keeps the last finished epoch; --resume goes on from it.
     """
+    if options["seeds"] is not None:
+        from snn_deploy.cli.seeds import train_from_seeds
+
+        return train_from_seeds(options)
+    if options["jobs"] is not None:
+        raise UsageError(
+            "one training is one job",
+            used=f"--jobs {options['jobs']}",
+            hint="say from how many seeds to train: --seeds N",
+        )
     check_targets(options)
     train, config = trainer(options)
     from snn_deploy.tickets.trainer import checkpoint_path
@@ -209,8 +229,6 @@ def trainer(options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    from snn_deploy.errors import UsageError
-
     pairs = dict(text.split("=", 1) for text in texts if "=" in text)
     if len(pairs) < len(texts):
         raise UsageError(

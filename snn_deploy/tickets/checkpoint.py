@@ -58,7 +58,7 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> Snapshot:
             if content["format"] != FORMAT:
                 raise ValueError("not a checkpoint")
             if content["version"] == VERSION:
-                _compare(content["config"], config)
+                compare(content["config"], config, "checkpoint")
                 return Snapshot(
                     finished=[Round(**r) for r in content["finished"]],
                     method=dict(content["method"]),
@@ -85,14 +85,15 @@ def _content(data: bytes) -> Any:
         raise ValueError("not a file of torch.save") from error
 
 
-def _compare(found: object, wanted: dict[str, Any]) -> None:
+def compare(found: object, wanted: dict[str, Any], what: str) -> None:
+    """Raise InputError, which lists them, where settings differ. what: the file they are from."""
     found = found if isinstance(found, dict) else {}
     keys = sorted(found.keys() | wanted.keys(), key=str)
     differing = [k for k in keys if found.get(k) != wanted.get(k)]
     if differing:
         shown = [f"{k}: {found.get(k)!r} then, {wanted.get(k)!r} now" for k in differing]
         raise InputError(
-            "the checkpoint was made with other settings",
+            f"the {what} was made with other settings",
             used=re.sub(r"\s+", " ", "; ".join(shown)),
             hint="give the same settings as before, or train without --resume",
         )

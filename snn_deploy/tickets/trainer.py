@@ -45,9 +45,11 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "arranged",
+    "check_output",
     "checkpoint_path",
     "data_of",
     "resolved",
+    "settings_of",
     "train",
 ]
 
@@ -96,13 +98,13 @@ def train(
     config = resolved(config)
     out = Path(config.out)
     checkpoint = checkpoint_path(out)
-    _check_output(out, config.force)
+    check_output(out, config.force)
     data = data_of(config)
     x = torch.from_numpy(arranged(data.x_train[: config.limit], config))
     y = torch.from_numpy(data.y_train[: config.limit])
     shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
     recipe, plan = recipe_of(config), plan_of(config)
-    settings, coding = _settings(config), coding_of(config)
+    settings, coding = settings_of(config), coding_of(config)
     keep_freed_memory()
     start = time.perf_counter()
     # Re-initialised means other weights than the ticket of the same seed began with.
@@ -268,7 +270,7 @@ def other_masks(path: str | Path, model: torch.nn.Module) -> pruning.Masks:
     return {name: masks[name] for name in weights}
 
 
-def _check_output(out: Path, force: bool) -> None:
+def check_output(out: Path, force: bool) -> None:
     """Refuse before training what could not be written after it."""
     if out.exists() and not force:
         raise OutputError(f"{out} exists already", where=str(out), hint="add --force to replace it")
@@ -286,7 +288,7 @@ def _check_reachable(model: torch.nn.Module, sparsity: float) -> None:
         pruning.global_magnitude(pruning.prunable(model), sparsity)
 
 
-def _settings(config: TrainConfig) -> dict[str, Any]:
+def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return what fixes the weights, as JSON values: paths and switches do not."""
     settings = asdict(config)
     settings["qat"] = None if config.qat is None else config.qat.name
