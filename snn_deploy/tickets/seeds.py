@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -166,7 +167,7 @@ def _one_by_one(configs: Sequence[TrainConfig], told: Told) -> list[SnnDeployErr
     errors = []
     for config in configs:
         try:
-            train(config, progress=lambda p, seed=config.seed: told(seed, p))  # type: ignore[misc]
+            train(config, progress=partial(told, config.seed))
         except SnnDeployError as error:
             errors.append(error.located(f"seed {config.seed}"))
     return errors
