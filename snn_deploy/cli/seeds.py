@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ def train_from_seeds(options: dict[str, Any]) -> None:
 
     seeds = range(config.seed, config.seed + options["seeds"])
     left = unfinished(config, seeds)
-    check_targets({**options, "out": None}, *(Path(one.out) for one in left))
+    tests = _test_sets(config, seeds, options["test_to"])
+    checked = {**options, "out": None, "test_to": None}
+    check_targets(checked, *(Path(one.out) for one in left), *(path for _, path in tests))
     kept = [checkpoint_path(one.out) for one in left]
     for path in kept:
         if path.exists() and not config.resume:
@@ -42,9 +44,20 @@ def train_from_seeds(options: dict[str, Any]) -> None:
             text = "nothing kept: no first epoch was finished"
         click.echo(text, err=True)
         raise
-    if options["test_to"] is not None:
-        save_test_set(config, options["test_to"], options["force"])
+    for one, path in tests:
+        save_test_set(one, path, options["force"])
     emit(seeds_report(result, options["method"], options["arch"], options["data"]), options)
+
+
+def _test_sets(config: Any, seeds: Sequence[int], to: Path | None) -> list[tuple[Any, Path]]:
+    """Return the files of test samples to write, and whose: one of all, but for patch tickets."""
+    from snn_deploy.tickets.seeds import of_seeds, seed_path
+
+    if to is None:
+        return []
+    if config.method != "patch":  # each of these drops other patches of a sample
+        return [(config, to)]
+    return [(one, seed_path(to, one.seed)) for one in of_seeds(config, seeds)]
 
 
 def _of_all(update: Callable[[Any], None], trainings: int) -> Callable[[int, Any], None]:

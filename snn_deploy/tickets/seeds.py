@@ -87,7 +87,7 @@ def train_seeds(
     errors = _one_by_one(configs, told) if jobs == 1 else _side_by_side(configs, jobs, told)
     if errors:
         raise errors[0]
-    results = tuple(_result(one) for one in _of_seeds(config, seeds))
+    results = tuple(_result(one) for one in of_seeds(config, seeds))
     return SeedsResult(
         results=results,
         accuracy=_spread([r.ticket_accuracy for r in results]),
@@ -108,7 +108,7 @@ def unfinished(config: TrainConfig, seeds: Sequence[int]) -> list[TrainConfig]:
     Without ``resume`` that is all of them. Raises UsageError (no seeds, or one twice) and
     InputError: nothing to resume, or a finished ticket of other settings.
     """
-    configs = _of_seeds(config, seeds)
+    configs = of_seeds(config, seeds)
     if not config.resume:
         return configs
     begun = [c for c in configs if checkpoint_path(c.out).exists()]
@@ -124,7 +124,8 @@ def unfinished(config: TrainConfig, seeds: Sequence[int]) -> list[TrainConfig]:
     return [replace(c, resume=c in begun) for c in configs if c not in finished]
 
 
-def _of_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[TrainConfig]:
+def of_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[TrainConfig]:
+    """Return the configuration of each seed; UsageError for no seeds, or one twice."""
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(
             "seeds are different whole numbers, 0 or more, at least one",

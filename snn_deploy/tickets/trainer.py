@@ -214,7 +214,8 @@ def train(
             readout={"kind": "count", "cutoff": None if stops is None else list(stops.table)},
             coding=coding,
             meta={**_meta(settings, result), **meta},
-            seeded=method.seeded() if grid is None else None,  # rounded weights have none
+            # Weights that were rounded, or put into another form, have no seed.
+            seeded=method.seeded() if grid is None and model is job.model else None,
             force=config.force,
         )
     checkpoint.unlink(missing_ok=True)

@@ -68,6 +68,20 @@ def test_the_weights_are_those_of_single_runs(here):
         assert all(np.array_equal(one.state[k], of_two.state[k]) for k in one.state)
 
 
+def test_patch_tickets_have_a_test_set_each(here):
+    settings = ("--method", "patch", "--arch", "spikformer-tiny", "-p", "patches=0.5")
+    (here / "x-seed1.npz").write_text("precious")
+    ran = train(*settings, "--test-set", "x.npz")
+    assert ran.code == 10
+    assert "x-seed1.npz exists already" in ran.err
+    ran = train(*settings, "--test-set", "x.npz", "--force", "-q")
+    assert ran.code == 0, ran.err
+    a, b = (np.load(here / f"x-seed{seed}.npz")["x"] for seed in (0, 1))
+    assert a.shape == b.shape
+    assert not np.array_equal(a, b)
+    assert not (here / "x.npz").exists()
+
+
 @pytest.mark.parametrize("existing", ["t-seed1.pt", "t.npz", "t.json"])
 def test_outputs_that_exist_are_refused_before_training(here, monkeypatch, existing):
     def never(*_, **__):

@@ -80,6 +80,12 @@ def test_after_rounding_the_weights_themselves_are_stored(tmp_path):
     assert content["state"]["fc1.weight"].shape == (16, 64)
 
 
+def test_weights_that_a_ticket_holds_in_another_form_are_stored_themselves(tmp_path):
+    config = TrainConfig(out=tmp_path / "m.pt", arch="spikformer-tiny", hidden=(8, 1), **TINY)
+    content = read_torch_zip(train(config).path)
+    assert "seeded" not in content
+
+
 def test_an_interrupt_after_the_training_loses_no_seed(tmp_path):
     def stop(progress: loop.Progress) -> None:
         if progress.done == 2:
