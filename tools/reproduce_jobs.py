@@ -184,7 +184,7 @@ def _untrained(seed: int) -> Iterator[Job]:
     for label, settings in (
         ("dense", {"method": "imp", "sparsity": 0.0}),
         ("connection", {"method": "connection", "sparsity": 0.5}),
-        ("connection binary", {"method": "connection", "sparsity": 0.5, "params": {"binary": 1}}),
+        ("connection binary", {"method": "connection", "sparsity": 0.5, "params": {"binary": True}}),
     ):
         yield Job(
             section="untrained", label=label, protocol="full", seed=seed,
