@@ -14,4 +14,6 @@ say "running the tests"
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
+# Each of the two workers on one thread: more would wait for one another.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec python -m pytest -n 2 --dist worksteal
