@@ -23,6 +23,13 @@ from tests.cli.helpers import listing, run_cli
 pytest.importorskip("sklearn")
 TINY = ("--rounds", 1, "--epochs", 1, "--limit", 64, "--steps", 2, "--sparsity", 0.8)
 ROOT = Path(__file__).parents[2]
+# A shell's background job ignores Ctrl-C, and what it starts does too.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from snn_deploy.cli.main import main
+main()
+"""
 
 
 def train(*more):
@@ -145,7 +152,7 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_quietly(here):
     """A terminal's Ctrl-C goes to every process of the group, the trainings too."""
     settings = map(str, (*TINY, "--epochs", 2000, "--seeds", 2, "--jobs", 2))
     process = subprocess.Popen(
-        [sys.executable, "-m", "snn_deploy", "train", "-o", "t.pt", "-q", *settings],
+        [sys.executable, "-c", COMMAND, "train", "-o", "t.pt", "-q", *settings],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
