@@ -184,7 +184,10 @@ def _untrained(seed: int) -> Iterator[Job]:
     for label, settings in (
         ("dense", {"method": "imp", "sparsity": 0.0}),
         ("connection", {"method": "connection", "sparsity": 0.5}),
-        ("connection binary", {"method": "connection", "sparsity": 0.5, "params": {"binary": True}}),
+        (
+            "connection binary",
+            {"method": "connection", "sparsity": 0.5, "params": {"binary": True}},
+        ),
     ):
         yield Job(
             section="untrained", label=label, protocol="full", seed=seed,
