@@ -94,15 +94,16 @@ def imp(f: Figures) -> str:
     lost = difference(
         f.numbers("imp", full, "full", "dense"), f.numbers("imp", full, "full", "accuracy")
     )
-    return f"""Accuracy in percent; dense: {dense}. "small" has rate-coded input and
-fully connected weights that start 3 times as large as torch's, as `train` does; in "plain", input is
-direct and the weights start as torch has them; "slow" is that at 0.4 of the learning rate. Controls:
-random masks as dense per layer as the ticket's, random masks over all layers (both with weights
-larger by 1/sqrt(density)), the ticket's masks over other initial weights, SNIP.
+    return f"""Accuracy in percent; dense: {dense}. "small" has rate-coded
+input and fully connected weights that start 3 times as large as torch's, as `train` does; in
+"plain", input is direct and the weights start as torch has them; "slow" is that at 0.4 of the
+learning rate. Controls: random masks as dense per layer as the ticket's, random masks over all
+layers (both with weights larger by 1/sqrt(density)), the ticket's masks over other initial weights,
+SNIP.
 
 Wanted: at least 3 points at 90 %, 8 at 98 %, above the better of random and re-initialised. The
-faster a network learns within its 4 epochs, the more of the ticket's lead a re-initialised one makes
-up; the same masks are still worth more than random ones.
+faster a network learns within its 4 epochs, the more of the ticket's lead a re-initialised one
+makes up; the same masks are still worth more than random ones.
 
 {
         table(
