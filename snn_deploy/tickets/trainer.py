@@ -31,7 +31,8 @@ from snn_deploy.tickets.config import (
     resolved,
     step_s_of,
 )
-from snn_deploy.tickets.methods.base import Job
+from snn_deploy.tickets.data.load import Dataset
+from snn_deploy.tickets.methods.base import Job, Method
 from snn_deploy.tickets.methods.catalog import METHODS
 from snn_deploy.tickets.models.build import build
 from snn_deploy.tickets.models.spikformer import Spikformer
@@ -96,129 +97,154 @@ def train(
     checkpoint of the last finished epoch. Raises UsageError, InputError, OutputError.
     """
     config = resolved(config)
-    out = Path(config.out)
-    checkpoint = checkpoint_path(out)
-    check_output(out, config.force)
+    check_output(Path(config.out), config.force)
     data = data_of(config)
-    x = torch.from_numpy(arranged(data.x_train[: config.limit], config))
-    y = torch.from_numpy(data.y_train[: config.limit])
-    shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
-    recipe, plan = recipe_of(config), plan_of(config)
-    settings, coding = settings_of(config), coding_of(config)
     keep_freed_memory()
     start = time.perf_counter()
     # Re-initialised means other weights than the ticket of the same seed began with.
     stream = "fresh weights" if config.method == "reinit" else "weights"
     with loop.deterministic(loop.stream_seed(config.seed, stream)):
-        model = build(
-            config.arch, shape, data.classes, hidden=config.hidden, dt_s=step_s_of(config)
-        )
-        with torch.no_grad():
-            for weight in pruning.prunable(model).values():
-                weight.mul_(config.weight_scale)
-        _check_reachable(model, config.sparsity)
-        example = torch.zeros(1, *shape)
-        grid = grid_of(config)
-        if grid is not None:  # what has no integers is refused before the training
-            OnGrid(deployable(model), grid, example_input=example, coding=coding)
-        x_test = arranged(data.x_test, config)
-        model.to(device_of(config))
-        job = Job(
-            model=model,
-            x=x,
-            y=y,
-            recipe=recipe,
-            plan=plan,
-            seed=config.seed,
-            initial=loop.copy_state(model),
-            penalty=None if config.rate_penalty is None else RatePenalty(config.rate_penalty),
-            masks_from=None if config.masks_from is None else other_masks(config.masks_from, model),
-        )
+        job = _job(config, data)
         method = METHODS[config.method](job, config.params)
+        snapshot = _searched(config, method, data, progress)
+        result = _saved(config, method, snapshot, data, start, progress)
+    checkpoint_path(config.out).unlink(missing_ok=True)
+    return result
 
-        def test_input() -> NDArray[np.generic]:
-            return loop.evaluation_input(method.selected(x_test), recipe, config.seed)
 
-        snapshot = load_checkpoint(checkpoint, settings) if config.resume else Snapshot()
-        try:
-            search(
-                job,
-                method,
-                snapshot,
-                evaluate=lambda: loop.evaluate(model, test_input(), data.y_test),
-                save=lambda s: save_checkpoint(checkpoint, s, settings),
-                progress=progress,
-            )
-        except InputError as error:
-            raise error.located(str(checkpoint)) if error.where is None else error from None
-        rounds = tuple(snapshot.finished)
-        inputs, x = test_input(), job.x
-        meta = {"patches": patch_meta(model)} if isinstance(model, Spikformer) else {}
-        model = deployable(model.cpu())
-        masks = snapshot.masks
-        if model is not job.model:  # another form of the same weights: zeros are its masks
-            masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in weights_of(model)}
-        accuracy, tuned = rounds[-1].accuracy, None
-        assert accuracy is not None
-        if grid is not None:
-            assert config.qat_epochs is not None
-            tuned = fine_tune(
-                model,
-                x,
-                y,
-                recipe,
-                grid,
-                epochs=config.qat_epochs,
-                seed=config.seed,
-                masks=masks,
-                example_input=example,
-                coding=coding,
-                inputs=inputs,
-                labels=data.y_test,
-                progress=progress,
-                done=sum(r.epochs for r in rounds),
-            )
-            accuracy = loop.evaluate(model, inputs, data.y_test)
-        stops = None
-        if config.epsilon is not None:
-            stops = calibrated(
-                model,
-                x,
-                y,
-                recipe,
-                epsilon=config.epsilon,
-                seed=config.seed,
-                inputs=inputs,
-                labels=data.y_test,
-            )
-        # A weight may be 0 without being masked: rounded, or grown and never moved.
-        masks = {name: masks[name] & (p != 0) for name, p in weights_of(model)}
-        result = TrainResult(
-            path=out,
-            dense_accuracy=next((r.accuracy for r in rounds if r.name == "dense"), None),
-            ticket_accuracy=accuracy,
-            sparsity=pruning.sparsity_of(masks),
-            nonzeros=sum(int(m.sum()) for m in masks.values()),
-            weights=sum(m.numel() for m in masks.values()),
-            rounds=rounds,
-            found=method.found(),
-            qat=tuned,
-            cutoff=stops,
-            seconds=time.perf_counter() - start,
+def _job(config: TrainConfig, data: Dataset) -> Job:
+    """Return the untrained model and all that its training needs; refuses what cannot end well."""
+    x = torch.from_numpy(arranged(data.x_train[: config.limit], config))
+    shape = tuple(x.shape[2:] if config.coding == "events" else x.shape[1:])
+    model = build(config.arch, shape, data.classes, hidden=config.hidden, dt_s=step_s_of(config))
+    with torch.no_grad():
+        for weight in pruning.prunable(model).values():
+            weight.mul_(config.weight_scale)
+    if config.sparsity:  # the last round must have weights to keep
+        pruning.global_magnitude(pruning.prunable(model), config.sparsity)
+    grid = grid_of(config)
+    if grid is not None:  # and the integers that are fine-tuned for must exist
+        example = torch.zeros(1, *shape)
+        OnGrid(deployable(model), grid, example_input=example, coding=coding_of(config))
+    model.to(device_of(config))
+    return Job(
+        model=model,
+        x=x,
+        y=torch.from_numpy(data.y_train[: config.limit]),
+        recipe=recipe_of(config),
+        plan=plan_of(config),
+        seed=config.seed,
+        initial=loop.copy_state(model),
+        penalty=None if config.rate_penalty is None else RatePenalty(config.rate_penalty),
+        masks_from=None if config.masks_from is None else other_masks(config.masks_from, model),
+    )
+
+
+def _test_input(config: TrainConfig, method: Method, data: Dataset) -> NDArray[np.generic]:
+    """Return the test samples as every target will see them."""
+    x = method.selected(arranged(data.x_test, config))
+    return loop.evaluation_input(x, method.job.recipe, config.seed)
+
+
+def _searched(
+    config: TrainConfig,
+    method: Method,
+    data: Dataset,
+    progress: Callable[[loop.Progress], None] | None,
+) -> Snapshot:
+    """Run the method, from its checkpoint where there is one to resume."""
+    settings, checkpoint, model = settings_of(config), checkpoint_path(config.out), method.job.model
+    snapshot = load_checkpoint(checkpoint, settings) if config.resume else Snapshot()
+    try:
+        search(
+            method.job,
+            method,
+            snapshot,
+            evaluate=lambda: loop.evaluate(model, _test_input(config, method, data), data.y_test),
+            save=lambda s: save_checkpoint(checkpoint, s, settings),
+            progress=progress,
         )
-        save_ticket(
+    except InputError as error:
+        raise error.located(str(checkpoint)) if error.where is None else error from None
+    return snapshot
+
+
+def _saved(
+    config: TrainConfig,
+    method: Method,
+    snapshot: Snapshot,
+    data: Dataset,
+    start: float,
+    progress: Callable[[loop.Progress], None] | None,
+) -> TrainResult:
+    """Fine-tune and calibrate as asked, write the ticket, and return what came out."""
+    job, rounds, grid = method.job, tuple(snapshot.finished), grid_of(config)
+    inputs, labels = _test_input(config, method, data), data.y_test
+    example = torch.zeros(1, *inputs.shape[2:])
+    trained = job.model.cpu()
+    model, masks = deployable(trained), snapshot.masks
+    if model is not trained:  # another form of the same weights: zeros are its masks
+        masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in weights_of(model)}
+    accuracy, tuned, stops = rounds[-1].accuracy, None, None
+    if grid is not None:
+        assert config.qat_epochs is not None
+        tuned = fine_tune(
             model,
-            out,
-            example_input=example,
+            job.x,
+            job.y,
+            job.recipe,
+            grid,
+            epochs=config.qat_epochs,
+            seed=config.seed,
             masks=masks,
-            readout={"kind": "count", "cutoff": None if stops is None else list(stops.table)},
-            coding=coding,
-            meta={**_meta(settings, result), **meta},
-            # Weights that were rounded, or put into another form, have no seed.
-            seeded=method.seeded() if grid is None and model is job.model else None,
-            force=config.force,
+            example_input=example,
+            coding=coding_of(config),
+            inputs=inputs,
+            labels=labels,
+            progress=progress,
+            done=sum(r.epochs for r in rounds),
         )
-    checkpoint.unlink(missing_ok=True)
+        accuracy = loop.evaluate(model, inputs, labels)
+    if config.epsilon is not None:
+        stops = calibrated(
+            model,
+            job.x,
+            job.y,
+            job.recipe,
+            epsilon=config.epsilon,
+            seed=config.seed,
+            inputs=inputs,
+            labels=labels,
+        )
+    # A weight may be 0 without being masked: rounded, or grown and never moved.
+    masks = {name: masks[name] & (p != 0) for name, p in weights_of(model)}
+    assert accuracy is not None
+    result = TrainResult(
+        path=Path(config.out),
+        dense_accuracy=next((r.accuracy for r in rounds if r.name == "dense"), None),
+        ticket_accuracy=accuracy,
+        sparsity=pruning.sparsity_of(masks),
+        nonzeros=sum(int(m.sum()) for m in masks.values()),
+        weights=sum(m.numel() for m in masks.values()),
+        rounds=rounds,
+        found=method.found(),
+        qat=tuned,
+        cutoff=stops,
+        seconds=time.perf_counter() - start,
+    )
+    meta = {"patches": patch_meta(trained)} if isinstance(trained, Spikformer) else {}
+    save_ticket(
+        model,
+        result.path,
+        example_input=example,
+        masks=masks,
+        readout={"kind": "count", "cutoff": None if stops is None else list(stops.table)},
+        coding=coding_of(config),
+        meta={**_meta(settings_of(config), result), **meta},
+        # Weights that were rounded, or put into another form, have no seed.
+        seeded=method.seeded() if grid is None and model is trained else None,
+        force=config.force,
+    )
     return result
 
 
@@ -281,12 +307,6 @@ def check_output(out: Path, force: bool) -> None:
             where=str(out.parent),
             hint="create the folder, or choose another one",
         )
-
-
-def _check_reachable(model: torch.nn.Module, sparsity: float) -> None:
-    """Raise before training where the last round would have too few weights to keep."""
-    if sparsity:
-        pruning.global_magnitude(pruning.prunable(model), sparsity)
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
