@@ -112,7 +112,7 @@ def _one(
 
     from snn_deploy.backends.prepare import prepare
     from snn_deploy.backends.verify import verify
-    from snn_deploy.cli.train_command import trainer, training_progress
+    from snn_deploy.cli.training import trainer, training_progress
     from snn_deploy.frontends.load import load_model
     from snn_deploy.io.files import write_text
     from snn_deploy.io.inputs import read_inputs

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from snn_deploy.cli.output import check_targets, emit
-from snn_deploy.cli.train_command import trainer, training_progress
+from snn_deploy.cli.training import trainer, training_progress
 
 
 def train_from_seeds(options: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,11 +26,21 @@ from snn_deploy.ir.network import Coding, Network
 
 if TYPE_CHECKING:
     from snn_deploy.io.ticket import Ticket
-    from snn_deploy.tickets.models.spikformer import Spikformer
 
 # (n, steps, C + 1, H, W) of encoded samples -> (n, width, rows, columns) spikes of their tokens
 Counts = Callable[[Array], Array]
 BATCH = 256
+
+
+class Transformer(Protocol):
+    """What is asked of a network in training, see ``models.spikformer.Spikformer``."""
+
+    patch: int
+    padding: tuple[int, int]
+
+    def token_counts(self, x: Array) -> Array:
+        """Return how often each channel of each token of the stem spikes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +134,7 @@ def tokens_kept(x: Array) -> float:
     return float(np.count_nonzero(samples)) / len(x)
 
 
-def selector_of(model: Spikformer, coding: Coding) -> Selector:
+def selector_of(model: Transformer, coding: Coding) -> Selector:
     """Return the selector of a network in training; it computes as in inference."""
     return Selector(
         patches=Patches(patch=model.patch, padding=model.padding),
@@ -153,7 +163,7 @@ def selector_of_ticket(ticket: Ticket) -> Selector:
     return Selector(patches=patches, counts=_engine_counts(network, tokens), coding=network.coding)
 
 
-def patch_meta(model: Spikformer) -> dict[str, Any]:
+def patch_meta(model: Transformer) -> dict[str, Any]:
     """Return what a ticket's meta holds under "patches", so that patches can be selected for it."""
     return {"patch": model.patch, "padding": list(model.padding), "tokens": "stem.lif2"}
 

@@ -6,18 +6,18 @@ import json
 
 import pytest
 
-from snn_deploy.cli import train_command
+from snn_deploy.cli import training
 from tests.cli.helpers import run_cli
 
 
 @pytest.fixture
 def short_training(monkeypatch):
-    whole = train_command.trainer
+    whole = training.trainer
 
     def trainer(options):
         return whole({**options, "limit": 200, "epochs": 4, "rounds": 1, "steps": 6})
 
-    monkeypatch.setattr(train_command, "trainer", trainer)
+    monkeypatch.setattr(training, "trainer", trainer)
 
 
 def test_it_takes_a_ticket_to_every_target(tmp_path, monkeypatch, short_training, lava):
