@@ -218,7 +218,7 @@ def grown(f: Figures) -> str:
     """Drop and grow."""
     rows = []
     for s in SPARSITIES:
-        for method in (*GROWN, "rigl long", "ndsnn short", "imp"):
+        for method in (*GROWN, "rigl long", "set long", "static long", "ndsnn short", "imp"):
             label = f"{method} {s:g}"
             if not f.all("grown", label, "small"):
                 continue
@@ -251,15 +251,12 @@ def grown(f: Figures) -> str:
         for method in GROWN
     ]  # fmt: skip
     return f"""\
-Cost: spike rate times density, summed over all epochs of all rounds. 12 epochs, "rigl long" 28
-and 60 (about ndsnn's cost), "ndsnn short" 4, imp 4 epochs per round. All start from masks with
-ERK densities and weights scaled by 1/sqrt(density).
+Cost: spike rate times density, summed over all epochs of all rounds. Equal epochs: 12. Equal cost:
+"long" trains for as many epochs as cost about what ndsnn's 12 do (22 to 60; at 99 % it would be
+more than 80, and was not done). "ndsnn short" trains 4 epochs, imp 4 per round. All start from
+masks with ERK densities and weights scaled by 1/sqrt(density).
 
 {table(["sparsity", "method", "accuracy %", "cost"], rows)}
-
-At equal cost: "ndsnn short" costs at 95 % about what rigl, set and static cost in 12 epochs; "rigl
-long" costs about what ndsnn costs in 12. At 99 %, rigl would need 160 epochs for that, and set and
-static were not trained longer.
 
 ndsnn's cost relative to imp's for the same final sparsity: summed, both with 4 epochs per run (imp
 has 11 to 16 of them); and per epoch, of ndsnn's 12.
