@@ -21,7 +21,6 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "small": _SMALL,
     # Direct coding, and torch's own initial weights.
     "plain": {**_SMALL, "coding": "direct", "weight_scale": 1 / 3},
-    "slow": {**_SMALL, "coding": "direct", "weight_scale": 1 / 3, "lr": 4e-3},
     "full": {**_SMALL, "hidden": (256, 128), "steps": 8, "limit": None, "round_epochs": 2},
     "wide": {**_SMALL, "hidden": (400,), "limit": None, "epochs": 8},
     "long": {**_SMALL, "steps": 20},
@@ -82,7 +81,7 @@ def _imp(seed: int) -> Iterator[Job]:
             section="imp", label=label, protocol=protocol, seed=seed, settings=settings, needs=needs
         )
 
-    for protocol, sparsity in itertools.product(("small", "plain", "slow"), (0.9, 0.98)):
+    for protocol, sparsity in itertools.product(("small", "plain"), (0.9, 0.98)):
         ticket = job(f"imp {sparsity:g}", protocol, method="imp", sparsity=sparsity)
         yield ticket
         for label, method, params in (
