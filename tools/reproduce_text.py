@@ -363,8 +363,8 @@ def patches(f: Figures) -> str:
         f.numbers("patches", "patch 0.7", "patches", "accuracy"),
     )
     return f"""\
-Wanted: 30 % fewer patches within 2 points, synaptic operations falling in proportion. Structure
-and counts: [transformer.md](transformer.md). Lost: {lost} points.
+Wanted: 30 % fewer patches within 2 points, synaptic operations falling in proportion. Operations
+fall by less, since the best patches are the busiest: [transformer.md](transformer.md). Lost: {lost} points.
 
 {table(["network", "accuracy %"], rows)}
 
