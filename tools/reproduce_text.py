@@ -364,7 +364,8 @@ def patches(f: Figures) -> str:
     )
     return f"""\
 Wanted: 30 % fewer patches within 2 points, synaptic operations falling in proportion. Operations
-fall by less, since the best patches are the busiest: [transformer.md](transformer.md). Lost: {lost} points.
+fall by less, since the best patches are the busiest: [transformer.md](transformer.md). Lost: {lost}
+points.
 
 {table(["network", "accuracy %"], rows)}
 
