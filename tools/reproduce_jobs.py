@@ -19,6 +19,7 @@ _SMALL = {
 }  # fmt: skip
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "small": _SMALL,
+    "gentle": {**_SMALL, "lr": 2e-3},
     # Direct coding, and torch's own initial weights.
     "plain": {**_SMALL, "coding": "direct", "weight_scale": 1 / 3},
     "full": {**_SMALL, "hidden": (256, 128), "steps": 8, "limit": None, "round_epochs": 2},
@@ -81,7 +82,7 @@ def _imp(seed: int) -> Iterator[Job]:
             section="imp", label=label, protocol=protocol, seed=seed, settings=settings, needs=needs
         )
 
-    for protocol, sparsity in itertools.product(("small", "plain"), (0.9, 0.98)):
+    for protocol, sparsity in itertools.product(("small", "gentle", "plain"), (0.9, 0.98)):
         ticket = job(f"imp {sparsity:g}", protocol, method="imp", sparsity=sparsity)
         yield ticket
         for label, method, params in (

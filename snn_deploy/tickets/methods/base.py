@@ -6,6 +6,7 @@ none. All that a method knows lies in ``state_dict``, so that it can be interrup
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -81,7 +82,7 @@ class Phase:
     model: nn.Module | None = None
 
 
-class Method:
+class Method(ABC):
     """Base of all methods. parameters: by name, with their defaults; ``params`` are in force."""
 
     parameters: ClassVar[Mapping[str, Any]] = {}
@@ -90,13 +91,13 @@ class Method:
         self.job, self.params = job, params
         self.done = 0
 
+    @abstractmethod
     def lengths(self) -> tuple[int, ...]:
         """Return the most epochs that each phase trains."""
-        raise NotImplementedError
 
+    @abstractmethod
     def phase(self) -> Phase | None:
         """Return the next phase and put the model where it starts; None when all are done."""
-        raise NotImplementedError
 
     def after_epoch(self, epoch: int) -> bool:
         """Look at the model after so many epochs of the phase; True ends it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -41,9 +42,9 @@ class OneRun(Method):
             stream=("round", 0),
         )
 
+    @abstractmethod
     def sparsifier(self) -> Sparsifier:
         """Return what the run trains under."""
-        raise NotImplementedError
 
     def seed(self, what: str) -> int:
         """Return the seed of a named stream of this job."""
@@ -184,9 +185,9 @@ class Control(OneRun):
             start.rescale(self.job.model, masks)
         return Masked(self.job.model, masks)
 
+    @abstractmethod
     def masks(self) -> pruning.Masks:
         """Return the masks."""
-        raise NotImplementedError
 
 
 class Random(Control):

@@ -7,6 +7,7 @@ belongs to it, and the weights made of the new theta back.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from snn_deploy.errors import UsageError
 from snn_deploy.tickets.sparsify.base import Sparsifier
 
 
-class Reparametrised(Sparsifier):
+class Reparametrised(Sparsifier, ABC):
     """Weights that are a function of ``theta``; a subclass says which, and its gradient.
 
     theta: by weight name, of the weight's shape.
@@ -28,13 +29,13 @@ class Reparametrised(Sparsifier):
         super().__init__(model)
         self.theta = {name: value.detach().clone() for name, value in theta.items()}
 
+    @abstractmethod
     def weight(self, name: str, theta: Tensor) -> Tensor:
         """Return the weights that theta stands for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient(self, name: str, gradient: Tensor) -> Tensor:
         """Return the gradient with respect to theta from that with respect to the weights."""
-        raise NotImplementedError
 
     def updated(self, name: str, before: Tensor, after: Tensor, group: Mapping[str, Any]) -> Tensor:
         """Return theta after the optimizer's update; group: the optimizer's settings."""
