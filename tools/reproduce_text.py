@@ -100,9 +100,9 @@ weights start as torch has them. Controls: random masks as dense per layer as th
 masks over all layers (both with weights larger by 1/sqrt(density)), the ticket's masks over other
 initial weights, SNIP.
 
-Wanted: at least 3 points at 90 %, 8 at 98 %, above the better of random and re-initialised. The lead
-depends on the learning rate: the faster a network learns within its 4 epochs, the more of it a
-re-initialised one makes up, and at a low rate the controls at 98 % do not learn at all.
+Wanted: at least 3 points at 90 %, 8 at 98 %, above the better of random and re-initialised. The
+lead depends on the learning rate: the faster a network learns within its 4 epochs, the more of it
+a re-initialised one makes up, and at a low rate the controls at 98 % do not learn at all.
 
 {
         table(
