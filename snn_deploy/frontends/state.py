@@ -80,6 +80,15 @@ def write_ticket(content: Mapping[str, Any], path: str | Path, *, force: bool = 
         file.write(buffer.getbuffer())
 
 
+def deployable(module: nn.Module) -> nn.Module:
+    """Return a module as it is saved: itself, or what its ``deployed`` makes of it.
+
+    What trains in another form than it is deployed in has that method.
+    """
+    deployed = getattr(module, "deployed", None)
+    return deployed() if callable(deployed) else module
+
+
 def ticket_content(
     module: nn.Module,
     *,
@@ -98,8 +107,7 @@ def ticket_content(
             where=type(module).__name__,
             hint="write it as NIR: snn_deploy.save_nir(module.to_network(), path)",
         )
-    # What trains in another form than it is deployed in says so.
-    module = module.deployed() if callable(getattr(module, "deployed", None)) else module
+    module = deployable(module)
     reading = read_module(module, example_input, dt_s=dt_s, readout=readout, coding=coding)
     state, composed = masking.compose_pruned(reading.state)
     aliases = _aliases(module)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import snn_deploy
 from snn_deploy.errors import InputError, OutputError, UsageError
-from snn_deploy.frontends.state import save_ticket
+from snn_deploy.frontends.state import deployable, save_ticket
 from snn_deploy.io.ticket import read_ticket
 from snn_deploy.tickets import loop, pruning
 from snn_deploy.tickets.allocator import keep_freed_memory
@@ -251,12 +251,6 @@ def _saved(
 def checkpoint_path(out: str | Path) -> Path:
     """Return where the checkpoint of a ticket stands: ``<out>.ckpt``."""
     return Path(f"{os.fspath(out)}.ckpt")
-
-
-def deployable(model: torch.nn.Module) -> torch.nn.Module:
-    """Return a model as it is saved: itself, or what its ``deployed`` makes of it."""
-    deployed = getattr(model, "deployed", None)
-    return model if deployed is None else deployed()
 
 
 def weights_of(model: torch.nn.Module) -> Iterable[tuple[str, torch.Tensor]]:

@@ -73,12 +73,12 @@ class Masked(Sparsifier):
             name: mask.to(self.weights[name].device, torch.bool) for name, mask in masks.items()
         }
         self._density = 1 - pruning.sparsity_of(self.masks())
-        self._apply()
+        zero_pruned(self.weights, self._masks)
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights that the masks keep."""
         optimizer.step()
-        self._apply()
+        zero_pruned(self.weights, self._masks)
 
     def masks(self) -> pruning.Masks:
         """Return the masks, also where a kept weight happens to be 0."""
@@ -89,7 +89,9 @@ class Masked(Sparsifier):
         """Return the share of the weights that the masks keep."""
         return self._density
 
-    def _apply(self) -> None:
-        with torch.no_grad():
-            for name, mask in self._masks.items():
-                self.weights[name].masked_fill_(~mask, 0.0)
+
+def zero_pruned(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    """Set the weights that the masks remove to exactly 0, in place."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weights[name].masked_fill_(~mask, 0.0)

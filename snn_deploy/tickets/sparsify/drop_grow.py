@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from snn_deploy.errors import UsageError
 from snn_deploy.tickets import pruning
 from snn_deploy.tickets.sparsify import start
-from snn_deploy.tickets.sparsify.base import Sparsifier
+from snn_deploy.tickets.sparsify.base import Sparsifier, zero_pruned
 
 Growth = Literal["gradient", "random"]
 
@@ -75,7 +75,7 @@ class DropGrow(Sparsifier):
         most = min(math.floor(stop * updates / every), (updates - 1) // every)
         self._rewirings = max(1, most)
         self._updates = 0
-        self._apply()
+        zero_pruned(self.weights, self._masks)
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the kept weights; every so many times drop and grow."""
@@ -92,7 +92,7 @@ class DropGrow(Sparsifier):
         if rewires:
             for name, gradient in gradients.items():
                 self._rewire(name, gradient, number / self._rewirings, optimizer)
-        self._apply()
+        zero_pruned(self.weights, self._masks)
 
     def masks(self) -> pruning.Masks:
         """Return the masks, also where a weight has just grown from 0."""
@@ -130,11 +130,6 @@ class DropGrow(Sparsifier):
         for value in optimizer.state.get(p, {}).values():
             if isinstance(value, Tensor) and value.shape == p.shape:
                 value.view(-1)[fresh] = 0.0
-
-    def _apply(self) -> None:
-        with torch.no_grad():
-            for name, mask in self._masks.items():
-                self.weights[name].masked_fill_(~mask, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks, the updates done, and the generator's state."""
