@@ -127,6 +127,19 @@ def run(jobs: list[Job], store: Store, work: Path, options: argparse.Namespace) 
             )
 
 
+def add_shares(job: Job, store: Store, work: Path, folders: dict[str, Path], quick: bool) -> None:
+    """Keep what fewer patches save, of one network."""
+    import reproduce_deploy
+
+    from snn_deploy.tickets.samples import save_test_set
+
+    ticket = ticket_of(work, job.name)
+    samples = ticket.with_suffix(".npz")
+    save_test_set(config_of(job, work, folders, quick), samples, force=True)
+    shares = reproduce_deploy.shares(ticket, samples)
+    store.add(job.name, {**store.results[job.name], "shares": shares})
+
+
 def deploy_all(store: Store, work: Path, folders: dict[str, Path]) -> None:
     """Take one ticket of every method to every target."""
     import reproduce_deploy
@@ -166,12 +179,15 @@ def main() -> None:
         job
         for job in reproduce_jobs.jobs(tuple(range(seeds)))
         if (not options.only or job.section in options.only)
-        and folders[reproduce_jobs.PROTOCOLS[job.protocol]["data"]] is not None
+        and folders.get(reproduce_jobs.PROTOCOLS[job.protocol]["data"], ROOT) is not None
     ]
     run(jobs, store, work, options)
     for name in [n for n in store.results if n.startswith(("imp/imp", "balanced/"))]:
         if "load" not in store.results[name]:
             store.add(name, {**store.results[name], "load": load_of(ticket_of(work, name))})
+    for job in jobs:
+        if job.label == "patch 0.7" and "shares" not in store.results[job.name]:
+            add_shares(job, store, work, folders, options.quick)
     if options.deploy:
         deploy_all(store, work, folders)
     if options.write:

@@ -9,9 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("cpu", "loihi", "fpga")
 SAMPLES = 100
+SHARES = (1.0, 0.7, 0.4)
 # Method: the job, of seed 0, whose ticket is deployed.
 TICKETS = {
     "imp": "imp/imp 0.97/full/0",
@@ -84,3 +87,22 @@ def deploy(ticket: Path, samples: Path) -> dict[str, Any]:
             "cycles": row["latency"]["cycles"],
         }
     return {"verified": verified, "compared": targets}
+
+
+def shares(ticket: Path, samples: Path) -> dict[str, Any]:
+    """Return accuracy (0..1) and synops per sample with fewer and fewer patches, by share."""
+    found = {}
+    with np.load(samples) as held, tempfile.TemporaryDirectory() as folder:
+        # The last channel is the keep channel.
+        bare, chosen = Path(folder) / "bare.npz", Path(folder) / "chosen.npz"
+        np.savez(bare, x=held["x"][:1000, :-1], y=held["y"][:1000])
+        for share in SHARES:
+            words = ("-i", bare, "--share", share, "-o", chosen, "--force")
+            selected = command("select-patches", ticket, *words)
+            result = command("run", ticket, "-t", "cpu", "-i", chosen)["result"]
+            found[f"{share:g}"] = {
+                "accuracy": result["accuracy"],
+                "synops": sum(layer["synops_effective"] or 0 for layer in result["layers"]),
+                "kept": selected["kept"] / selected["patches"],
+            }
+    return found

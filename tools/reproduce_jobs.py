@@ -19,6 +19,7 @@ _SMALL = {
 }  # fmt: skip
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "small": _SMALL,
+    "slower": {**_SMALL, "lr": 4e-3},
     "gentle": {**_SMALL, "lr": 2e-3},
     # Direct coding, and torch's own initial weights.
     "plain": {**_SMALL, "coding": "direct", "weight_scale": 1 / 3},
@@ -35,6 +36,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "epochs": 6,
         "round_epochs": 2,
     },
+    "digit patches": {"data": "digits", "arch": "spikformer-tiny"},
 }
 # What --quick trains instead: a sixth of the images, half the recordings' epochs.
 QUICK: Mapping[str, Mapping[str, Any]] = {
@@ -82,7 +84,9 @@ def _imp(seed: int) -> Iterator[Job]:
             section="imp", label=label, protocol=protocol, seed=seed, settings=settings, needs=needs
         )
 
-    for protocol, sparsity in itertools.product(("small", "gentle", "plain"), (0.9, 0.98)):
+    for protocol, sparsity in itertools.product(
+        ("small", "slower", "gentle", "plain"), (0.9, 0.98)
+    ):
         ticket = job(f"imp {sparsity:g}", protocol, method="imp", sparsity=sparsity)
         yield ticket
         for label, method, params in (
@@ -210,8 +214,8 @@ def _balanced(seed: int) -> Iterator[Job]:
 
 
 def _patches(seed: int) -> Iterator[Job]:
-    for share in (1.0, 0.7):
+    for protocol, share in itertools.product(("patches", "digit patches"), (1.0, 0.7)):
         yield Job(
-            section="patches", label=f"patch {share:g}", protocol="patches", seed=seed,
+            section="patches", label=f"patch {share:g}", protocol=protocol, seed=seed,
             settings={"method": "patch", "sparsity": 0.5, "params": {"patches": share}},
         )  # fmt: skip

@@ -264,13 +264,26 @@ def training_input(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Ten
     """Return (steps, batch, ...): the events, fresh Bernoulli spikes, or the samples repeated."""
     if recipe.shift:
         x = shifted(x, recipe.shift, generator)
-    if recipe.coding == "events":  # a shorter run sees the first frames
-        return x[:, : recipe.steps].movedim(1, 0).to(torch.get_default_dtype())
+    if recipe.coding == "events":
+        return windows(x, recipe.steps, generator).movedim(1, 0).to(torch.get_default_dtype())
     if recipe.coding == "direct":
         return (recipe.gain * x).expand(recipe.steps, *x.shape)
     chance = (recipe.gain * x).clamp(0, 1)
     drawn = torch.rand((recipe.steps, *x.shape), generator=generator)
     return drawn.lt_(chance).to(x.dtype)
+
+
+def windows(x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Return (n, steps, ...): as many successive frames of each recording (n, frames, ...).
+
+    Where they start is drawn from ``generator``, uniformly: a run of fewer steps than a recording
+    has frames sees all of it over the epochs. Recordings of ``steps`` frames come back whole.
+    """
+    spare = x.shape[1] - steps
+    if spare <= 0:
+        return x
+    first = torch.randint(spare + 1, (len(x), 1), generator=generator)
+    return x[torch.arange(len(x))[:, None], first + torch.arange(steps)]
 
 
 def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:

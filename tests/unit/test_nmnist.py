@@ -201,3 +201,21 @@ def test_moved_samples_keep_what_stays_inside():
     assert places == {(i, j) for i in (1, 2, 3) for j in (2, 3, 4)}
     edge = loop.shifted(torch.ones(50, 1, 2, 2), 1, torch.Generator().manual_seed(0))
     assert set(edge.sum((1, 2, 3)).tolist()) == {1.0, 2.0, 4.0}  # no wrapping around
+
+
+def test_a_short_run_sees_successive_frames_from_anywhere_in_a_recording():
+    torch = pytest.importorskip("torch")
+    from snn_deploy.tickets import loop
+
+    # 10 times the recording's number, plus the frame's
+    frames = 10 * torch.arange(300)[:, None] + torch.arange(8)
+    generator = torch.Generator().manual_seed(0)
+    part = loop.windows(frames, 3, generator)
+    assert part.shape == (300, 3)
+    assert torch.equal(part // 10, torch.arange(300)[:, None].expand(-1, 3))
+    assert torch.equal(part - part[:, :1], torch.arange(3).expand(300, -1))
+    assert set((part[:, 0] % 10).tolist()) == {0, 1, 2, 3, 4, 5}
+
+    before = generator.get_state()
+    assert torch.equal(loop.windows(frames, 8, generator), frames)
+    assert torch.equal(generator.get_state(), before)  # whole recordings draw nothing

@@ -104,8 +104,8 @@ class EarlyTime(Method):
     After ``probe_epochs`` epochs of the dense network, T_early is the smallest t' from 2 on at
     which the divergence of the class distributions accumulated to t' from those of all T steps,
     over the divergence at t' = 2, is below ``share``; T where none is. ``search``: the method whose
-    phases but the last run at T_early. The first ``samples`` of the training data are looked at,
-    in evaluation mode.
+    phases but the last run at T_early, on recordings with as many frames from anywhere in them.
+    The first ``samples`` of the training data are looked at, in evaluation mode.
     """
 
     parameters: ClassVar[Mapping[str, Any]] = {"probe_epochs": 2, "share": 0.6, "samples": 1000}
