@@ -387,9 +387,10 @@ digits):
 
 {table(["data", "all patches", "the best", "lost"], rows)}
 
-Operations of one network (the one trained on the best) with fewer and fewer patches. On the
-digits, which fill their frame, they fall in proportion. On MNIST they fall by less: its margin is
-empty, so the patches that go are the quietest ([transformer.md](transformer.md)).
+Operations of one network (the one trained on the best) with fewer and fewer patches. A dropped
+patch costs nothing, so they fall by what the dropped patches held: nearly in proportion on the
+digits, which fill their frame; by less on MNIST, whose margin is empty, since a ranking that
+keeps what is informative keeps the busy patches ([transformer.md](transformer.md)).
 
 {table(["patches", "accuracy %", "synops per sample", "% of all patches'"], saved)}
 
