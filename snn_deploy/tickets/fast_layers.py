@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from snn_deploy.ir.arrays import Array
 from snn_deploy.tickets import kernels
+from snn_deploy.tickets.rate import SpikeRate
 
 #: Above this share of ones a dense product is as fast.
 MOST_ONES = 0.2
@@ -26,24 +27,29 @@ NARROWEST = 16
 def apply(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``layer(x)``; x: (samples, ...)."""
     fits = x.dtype == torch.float32 and x.device.type == "cpu"
-    if fits and layer.training and torch.is_grad_enabled() and not _observed(layer):
+    if fits and layer.training and torch.is_grad_enabled() and not observed(layer):
         if type(layer) is nn.Linear:
             return _linear(layer, x)
-        if type(layer) is nn.AvgPool2d and x.numel() >= SMALLEST_POOL and _halves(layer):
+        if x.numel() >= SMALLEST_POOL and halves(layer):
             out: Tensor = _Pool.apply(x)
             return out
     return layer(x)
 
 
-def _observed(layer: nn.Module) -> bool:
+def observed(layer: nn.Module) -> bool:
+    """Return whether more than a SpikeRate sees what the layer itself is given or gives."""
     hooks = (
-        layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks,
-        layer._backward_pre_hooks,
+        *layer._forward_hooks.values(), *layer._forward_pre_hooks.values(),
+        *layer._backward_hooks.values(), *layer._backward_pre_hooks.values(),
     )  # fmt: skip
-    return any(hooks) or torch.is_autocast_enabled("cpu")
+    others = [hook for hook in hooks if type(getattr(hook, "__self__", None)) is not SpikeRate]
+    return bool(others) or torch.is_autocast_enabled("cpu")
 
 
-def _halves(layer: nn.AvgPool2d) -> bool:
+def halves(layer: nn.Module) -> bool:
+    """Return whether the layer takes the mean of each 2x2 field."""
+    if type(layer) is not nn.AvgPool2d:
+        return False
     sizes = (layer.kernel_size, layer.stride)
     plain = not layer.ceil_mode and layer.divisor_override is None
     return plain and all(s in (2, (2, 2)) for s in sizes) and layer.padding in (0, (0, 0))

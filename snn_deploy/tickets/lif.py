@@ -31,11 +31,10 @@ SMALLEST_SCAN = 1 << 16
 
 
 def compiles(current: Tensor, constants: tuple[Number, ...]) -> bool:
-    """Return whether the compiled loops take these; they give the same bits."""
+    """Return whether the compiled loops can take these."""
     return (
         current.dtype == torch.float32
         and current.device.type == "cpu"
-        and current.numel() >= SMALLEST_SCAN
         and not any(isinstance(value, Tensor) for value in constants)
     )
 
@@ -51,26 +50,23 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any,
         current: Tensor,
-        keep: Number,
-        gain: Number,
-        offset: Number,
-        threshold: Number,
-        v_reset: Number,
-        amount: Number | None,
+        numbers: tuple[Number, ...],
+        to_value: bool,
         alpha: float,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        values = (keep, gain, offset, threshold, v_reset, 0.0 if amount is None else amount)
-        ctx.compiled = compiles(current, values)
+        keep, gain, offset, threshold, v_reset, amount = numbers
+        ctx.constants = (keep, gain, to_value, alpha)
+        # Compiled loops give the same bits, so that it may depend on what ran before.
+        large = current.numel() >= SMALLEST_SCAN or kernels.started()
+        ctx.compiled = large and compiles(current, numbers)
         if ctx.compiled:
             current = current.contiguous()
             drive, spikes = torch.empty_like(current), torch.empty_like(current)
             flat = (a.flatten(1).numpy() for a in (current, drive, spikes))
             x, d, z = flat
-            constants = np.array(values, np.float32)
-            kernels.kernel(kernels.scan)(x, constants, amount is None, d, z)
+            kernels.kernel(kernels.scan)(x, np.array(numbers, np.float32), to_value, d, z)
             ctx.save_for_backward(drive, spikes)
-            ctx.constants = (keep, gain, amount is None, alpha)
             return spikes, drive
         # In place where it can be: large populations are bound by memory, not by arithmetic.
         drive = (current * gain).add_(offset)
@@ -82,9 +78,8 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
             fired = v > threshold
             spikes[t] = fired
             # The two forms of the reset give the same numbers in _Scan and in LIF.step.
-            v = torch.where(fired, v_reset, v) if amount is None else v - amount * spikes[t]
+            v = torch.where(fired, v_reset, v) if to_value else v - amount * spikes[t]
         ctx.save_for_backward(drive, spikes)
-        ctx.constants = (keep, gain, amount is None, alpha)
         return spikes, drive
 
     @staticmethod
@@ -99,7 +94,7 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
             d, z, g, o = flat
             numbers = np.array((keep, gain, math.pi / 2 * alpha, alpha / 2), np.float32)
             kernels.kernel(kernels.scan_back)(d, z, g, numbers, to_value, o)
-            return out, None, None, None, None, None, None, None
+            return out, None, None, None
         if grad is None:
             grad_v = torch.zeros_like(distance)
         else:
@@ -109,7 +104,7 @@ class _Scan(torch.autograd.Function):  # type: ignore[misc]
         for t in range(grad_v.shape[0] - 2, -1, -1):
             carried = keep * grad_v[t + 1]
             grad_v[t] += carried.mul_(1 - spikes[t]) if to_value else carried
-        return grad_v.mul_(gain), None, None, None, None, None, None, None
+        return grad_v.mul_(gain), None, None, None
 
 
 class LIF(nn.Module):  # type: ignore[misc]
@@ -178,27 +173,18 @@ class LIF(nn.Module):  # type: ignore[misc]
         a = self.dt_s / self.tau_s
         return 1 - a, a * self.r, a * self.v_leak
 
-    def _amount(self) -> Number | None:
-        if self.reset == "value":
-            return None
-        return self.v_threshold if self.reset_amount is None else self.reset_amount
+    def numbers(self) -> tuple[Number, ...]:
+        """Return (keep, gain, offset, threshold, v_reset, reset_amount), all that a scan takes."""
+        amount = self.v_threshold if self.reset_amount is None else self.reset_amount
+        return (*self.coefficients(), self.v_threshold, self.v_reset, amount)
 
     def forward(self, current: Tensor) -> Tensor:
         """Return the spikes (steps, batch, ...), 0 or 1, for currents of the same shape."""
         if current.dtype in (torch.bfloat16, torch.float16):  # of layers under autocast
             current = current.float()
-        keep, gain, offset = self.coefficients()
         spikes: Tensor
-        spikes, distance = _Scan.apply(
-            current,
-            keep,
-            gain,
-            offset,
-            self.v_threshold,
-            self.v_reset,
-            self._amount(),
-            self.alpha,
-        )
+        to_value = self.reset == "value"
+        spikes, distance = _Scan.apply(current, self.numbers(), to_value, self.alpha)
         if self.watch is not None:
             self.watch(self, spikes, distance)
         return spikes
@@ -215,10 +201,11 @@ class LIF(nn.Module):  # type: ignore[misc]
 
     def _fired(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spikes of a membrane before its reset, and the membrane after it."""
-        z: Tensor = Spike.apply(v - self.v_threshold, self.alpha)
-        amount, fired = self._amount(), z.detach()
-        if amount is None:
-            return z, v * (1 - fired) + self.v_reset * fired
+        *_, threshold, v_reset, amount = self.numbers()
+        z: Tensor = Spike.apply(v - threshold, self.alpha)
+        fired = z.detach()
+        if self.reset == "value":
+            return z, v * (1 - fired) + v_reset * fired
         return z, v - amount * fired
 
     def ticket_node(self) -> dict[str, Any]:

@@ -30,8 +30,12 @@ class SpikeRate:
     def _watch(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         # Each step for itself in float32, whose sums of ones are exact up to 16 million.
         counts = output.detach().flatten(1).sum(1)
-        self._spikes.append(counts.sum(dtype=torch.float64))
-        self._seen += output.numel()
+        self.add(counts.sum(dtype=torch.float64), output.numel())
+
+    def add(self, spikes: Tensor, places: int) -> None:
+        """Count ``spikes``, a float64 scalar, of so many neurons and steps."""
+        self._spikes.append(spikes)
+        self._seen += places
 
     def mean(self) -> float:
         """Return the spikes per neuron and step, 0 where nothing ran."""

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from snn_deploy.tickets import fast_layers, kernels, lif  # noqa: E402
+from snn_deploy.tickets import fast_layers, fused, kernels, lif  # noqa: E402
 from snn_deploy.tickets.allocator import keep_freed_memory  # noqa: E402
 from snn_deploy.tickets.loop import Recipe, training_input  # noqa: E402
 from snn_deploy.tickets.models.build import build  # noqa: E402
@@ -22,6 +22,19 @@ def small_enough(monkeypatch):
     monkeypatch.setattr(fast_layers, "SMALLEST_PRODUCT", 0)
     monkeypatch.setattr(fast_layers, "SMALLEST_POOL", 0)
     monkeypatch.setattr(lif, "SMALLEST_SCAN", 0)
+    monkeypatch.setattr(fused, "SMALLEST", 0)
+
+
+@pytest.fixture
+def by_torch(monkeypatch):
+    """Return a function after whose call torch computes everything."""
+
+    def switch() -> None:
+        monkeypatch.setattr(fast_layers, "apply", lambda layer, value: layer(value))
+        monkeypatch.setattr(fused, "length", lambda layers, x: 0)
+        monkeypatch.setattr(lif, "compiles", lambda current, constants: False)
+
+    return switch
 
 
 def spikes(*shape: int, rate: float = 0.15) -> torch.Tensor:
@@ -52,17 +65,16 @@ def same(first, second) -> bool:
     ],
 )
 @pytest.mark.parametrize("neurons", [7, kernels.TILE + 5])
-def test_the_compiled_scan_gives_the_bits_of_torch(monkeypatch, options, neurons):
+def test_the_compiled_scan_gives_the_bits_of_torch(by_torch, options, neurons):
     neuron, x = lif.LIF(**options), 2 * normal(6, 2, neurons)
-    assert lif.compiles(x, (0.5, 0.5))
+    assert lif.compiles(x, neuron.numbers())
     fast = gradients(neuron, x)
-    monkeypatch.setattr(lif, "SMALLEST_SCAN", x.numel() + 1)
-    assert not lif.compiles(x, (0.5, 0.5))
+    by_torch()
     assert same(fast, gradients(neuron, x))
     assert 0.02 < fast[0].mean() < 0.6
 
 
-def test_a_watched_scan_gives_the_gradient_of_torch(monkeypatch):
+def test_a_watched_scan_gives_the_gradient_of_torch(by_torch):
     def both(x):
         seen = []
         neuron = lif.LIF()
@@ -71,8 +83,21 @@ def test_a_watched_scan_gives_the_gradient_of_torch(monkeypatch):
 
     x = 2 * normal(6, 2, 50)
     fast = gradients(both, x)
-    monkeypatch.setattr(lif, "SMALLEST_SCAN", x.numel() + 1)
+    by_torch()
     assert same(fast, gradients(both, x))
+
+
+def test_a_small_scan_is_compiled_once_another_was(monkeypatch):
+    monkeypatch.setattr(lif, "SMALLEST_SCAN", 1 << 60)
+    counted = []
+    kernel = kernels.kernel
+    monkeypatch.setattr(kernels, "kernel", lambda f: counted.append(f) or kernel(f))
+    monkeypatch.setattr(kernels, "started", lambda: False)
+    small = gradients(lif.LIF(), 2 * normal(6, 2, 7))
+    assert counted == []
+    monkeypatch.setattr(kernels, "started", lambda: True)
+    assert same(small, gradients(lif.LIF(), 2 * normal(6, 2, 7)))
+    assert counted == [kernels.scan, kernels.scan_back]
 
 
 @pytest.mark.parametrize("constant", [torch.ones(50), torch.linspace(0.5, 1.5, 50)])
@@ -138,7 +163,7 @@ def test_other_pools_are_left_to_torch(layer):
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
-def test_a_network_trains_to_the_same_numbers(monkeypatch, arch):
+def test_a_network_trains_to_the_same_numbers(by_torch, arch):
     recipe = Recipe(steps=4, coding="rate", gain=1.0, lr=1e-2, batch_size=8, weight_decay=0.0)
     x = training_input(0.3 * normal(8, 1, 12, 12).abs(), recipe, torch.Generator().manual_seed(0))
 
@@ -149,8 +174,7 @@ def test_a_network_trains_to_the_same_numbers(monkeypatch, arch):
         return [p.grad for p in net.parameters()]
 
     fast = trained()
-    monkeypatch.setattr(fast_layers, "apply", lambda layer, value: layer(value))
-    monkeypatch.setattr(lif, "SMALLEST_SCAN", 1 << 60)
+    by_torch()
     torch.testing.assert_close(fast, trained())
 
 

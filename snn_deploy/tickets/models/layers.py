@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_deploy.errors import UsageError
-from snn_deploy.tickets import fast_layers
+from snn_deploy.tickets import fast_layers, fused
 
 
 class TimeSequential(nn.Sequential):  # type: ignore[misc]
@@ -25,11 +25,16 @@ class TimeSequential(nn.Sequential):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """Return the last layer's output, (steps, batch, ...)."""
         steps, batch = x.shape[:2]
-        for layer in self:
-            if getattr(layer, "takes_steps", False):
+        layers = list(self)
+        while layers:
+            layer, taken = layers[0], fused.length(layers, x)
+            if taken:
+                x = fused.apply(layers[:taken], x)
+            elif getattr(layer, "takes_steps", False):
                 x = layer(x)
             else:
                 x = fast_layers.apply(layer, x.flatten(0, 1)).unflatten(0, (steps, batch))
+            del layers[: max(1, taken)]
         return x
 
 
