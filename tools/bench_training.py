@@ -247,7 +247,8 @@ def text(found: dict[str, Any]) -> list[str]:
         "are silent then, and were not compared. What differs: norse's LIFBoxCell has the "
         "SuperSpike surrogate and a reset that carries a gradient, snnTorch's "
         "Leaky and ours have ATan and a detached reset; Leaky resets at the beginning of the next "
-        "step. The trainer is the loop behind `train`, which also counts spikes, density and "
+        "step; the loops keep torch's default layout of images, ours has the channels last. The "
+        "trainer is the loop behind `train`, which also counts spikes, density and "
         "accuracy.",
         "",
         "| network | T | batch | norse | snnTorch | ours | trainer | ours to norse | "
