@@ -33,32 +33,31 @@ LOIHI = Arithmetic(
     initial_state=True,
 )
 
-#: The run-ahead accelerator: 8-bit weights, a 16-bit membrane that saturates at every entry,
-#: threshold, reset, then leak in the sweep.
+#: The accelerator: 8-bit weights, sums that cannot overflow, a 16-bit membrane that saturates.
 FPGA = Arithmetic(
     name="fpga",
     weight_bits=8,
     weight_grid="symmetric",
     shift_bits=(0, 7),
-    state_bits=16,
+    state_bits=24,
     state_min=-(1 << 15),
     state_max=(1 << 15) - 1,
-    current=False,
-    accumulate="each",
-    leak="after",
+    current=True,
+    accumulate="end",
+    leak="before",
     decay_bits=12,
-    decay_form="loss",
-    decay_rounding="floor",
+    decay_form="keep",
+    decay_rounding="zero",
     threshold_bits=15,
     threshold_shift=0,
     bias_bits=16,
     bias_shift=0,
     resets=("value", "subtract"),
     hop_steps=0,
-    max_delay_steps=0,
+    max_delay_steps=62,
     max_exponent=0,
-    analogue=False,
-    initial_state=False,
+    analogue=True,
+    initial_state=True,
 )
 
 ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (LOIHI, FPGA)}

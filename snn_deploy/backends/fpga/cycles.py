@@ -1,20 +1,20 @@
-"""The accelerator's clock cycles, exactly: per sample, step and core, and of the whole network.
+"""The accelerator's clock cycles, exactly: per sample, step and layer, and of the whole machine.
 
-One step of a core takes
+An engine has two units. **Ingest** of a layer's step takes in the events of its sources (see
+kernel.ingest for its length), **sweep** then updates the layer's neurons, a word of all banks per
+cycle:
 
-    C = T + 1 + 3 + words + 3
+    sweep = 1 + words + 4
 
-T: until the banks have swallowed the step's events (see kernel.ingest; 0 without events); 1 to
-notice the end; 3 to drain the scatter pipeline; a word of all banks per cycle in the sweep
-(threshold, reset, then leak; the last sweep of a sample writes zeros, so a reset costs nothing);
-3 to drain the sweep. Several projections into one core are ingested one after the other, then
-drained and swept once. An event takes one slot per row; an event without a row (dropped by a
-pool, or without a valid tap) takes one slot and reads nothing. The spike buffer hands on one
-event per cycle, in ascending neuron order.
+They overlap: while one half of the accumulators is swept, the other takes the next job's events.
+A job is a layer's step; an engine's jobs have a fixed order. In cycles from the start of a sample,
 
-With an engine per layer, layer l starts step t when it has finished step t-1, its sources have
-finished step t, and its readers have finished step t-2: spike buffers hold two steps. A shared
-engine runs the layers one after the other.
+    ingest starts  when the job before is ingested, the job before that is swept, and all sources
+                   have swept the steps that are asked for
+    sweep starts   when the job is ingested, the job before is swept, and every reader has taken in
+                   the step that the new one replaces in its buffer
+
+The input takes one event per cycle (a step without events one cycle).
 """
 
 from __future__ import annotations
@@ -24,39 +24,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snn_deploy.backends.fpga.decode import entries
-from snn_deploy.backends.fpga.kernel import compiled
-from snn_deploy.backends.fpga.program import Core, FpgaProgram, Segment
+from snn_deploy.backends.fpga.decode import rows_of_entries
+from snn_deploy.backends.fpga.kernel import PIPELINE, compiled
+from snn_deploy.backends.fpga.program import Engine, FpgaProgram, Layer, Segment
 from snn_deploy.ir.arrays import Array
 
-NOTICE_CYCLES = 1
-SCATTER_DRAIN_CYCLES = 3
-SWEEP_DRAIN_CYCLES = 3
-BUFFERED_STEPS = 2
+SWEEP_FIXED = 5
 
-#: What a step's cycles go to; they sum to the total.
+#: What a layer's busy cycles go to; they sum to ingest and sweep together.
 PARTS: dict[str, str] = {
     "work": "entries over banks, rounded up: the least that these entries take",
     "imbalance": "the fullest bank's entries beyond that",
-    "issue": "slots (one event row per cycle) beyond the fullest bank's entries",
-    "stall": "banks that wait for a row, or rows for a bank",
-    "drain": "noticing the end of the events and draining the scatter pipeline",
-    "sweep": "threshold, reset and leak, one word of all banks per cycle",
-    "pipeline": "filling and emptying the pipelines",
+    "issue": "events (one per cycle) beyond the fullest bank's entries",
+    "stall": "events that wait for a full bank",
+    "pipeline": "filling and emptying the ingest pipeline, and banks that wait for a row",
+    "sweep": "updating the neurons, a word of all banks per cycle",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CoreCycles:
-    """One core's cycles; every figure int64 (samples, steps).
+class LayerCycles:
+    """One layer's cycles; every figure int64 (samples, steps).
 
-    stalls: cycles in which a full FIFO held the events back; pushes: into the FIFOs. Per
-    projection: entries read, accumulates (entries with a nonzero weight), pointer rows read.
+    ingest, sweep: how long. parts: of both. stalls: cycles in which a full FIFO held the events
+    back; rows: read; pushes: into FIFOs. Per projection: entries read, accumulates (those that
+    reach a neuron), rows.
     """
 
-    total: Array
+    ingest: Array
+    sweep: int
     parts: Mapping[str, Array]
     stalls: Array
+    rows: Array
     pushes: Array
     entries: Mapping[str, Array]
     accumulates: Mapping[str, Array]
@@ -65,97 +64,44 @@ class CoreCycles:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cycles:
-    """A batch's cycles. cores: by population; start and end: by population, when each step starts
-    and has ended, int64 (samples, steps); sources: by population, those that feed it.
+    """A batch's cycles, from the start of each sample.
+
+    layers: by population. begin, ingested, swept: by population, the cycle in which a step's ingest
+    starts, that after it ends, and that after its sweep, int64 (samples, steps); the input has
+    begin and swept (sent). sources: by population, those that feed it.
     """
 
-    cores: Mapping[str, CoreCycles]
-    start: Mapping[str, Array]
-    end: Mapping[str, Array]
+    layers: Mapping[str, LayerCycles]
+    begin: Mapping[str, Array]
+    ingested: Mapping[str, Array]
+    sweeping: Mapping[str, Array]
+    swept: Mapping[str, Array]
     sources: Mapping[str, frozenset[str]]
 
     @property
     def latency(self) -> Array:
-        """First to last step of the whole network, int64 (samples,)."""
-        return np.asarray(np.max([end[:, -1] for end in self.end.values()], axis=0))
+        """Until everything is swept, int64 (samples,)."""
+        return np.asarray(np.max([end[:, -1] for end in self.swept.values()], axis=0))
 
     def finished(self, outputs: Sequence[str], steps: Array) -> Array:
         """Return when the outputs have ended the first ``steps`` (samples,), int64 (samples,)."""
         each = np.arange(len(steps))
-        return np.asarray(np.max([self.end[name][each, steps - 1] for name in outputs], axis=0))
+        return np.asarray(np.max([self.swept[name][each, steps - 1] for name in outputs], axis=0))
 
     def begun(self, time: Array) -> dict[str, Array]:
         """Return the steps that each population has begun before ``time``, int64 (samples,).
 
         An input has sent the steps that any of its readers has begun.
         """
-        found = {n: (start < time[:, None]).sum(axis=1) for n, start in self.start.items()}
+        found = {
+            n: (begin < time[:, None]).sum(axis=1)
+            for n, begin in self.begin.items()
+            if n in self.layers
+        }
         for name, sources in self.sources.items():
-            for source in sources - self.start.keys():
+            for source in sources - self.layers.keys():
                 found[source] = np.maximum(found.get(source, 0), found[name])
         return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Expansion:
-    """How a core's events (all segments, one after the other) become rows."""
-
-    pattern_of: Array
-    base: Array
-    pattern_first: Array
-    taps: Array
-
-
-def _patterns(segment: Segment) -> tuple[list[Array], Array, Array]:
-    """Return (tap lists, list of each event, row base of each event) of one segment."""
-    empty = np.array([-1], np.int64)
-    events = np.arange(segment.pre_size)
-    if segment.pool is not None:
-        events = segment.pool.transform()
-    dropped = events < 0
-    if segment.window is None:
-        lists = [np.zeros(1, np.int64), empty]
-        return lists, dropped.astype(np.int64), segment.first_row + np.where(dropped, 0, events)
-    window = segment.window
-    _, height, width = window.in_shape
-    kh, kw = window.kernel
-    valid = (window.axis(0) >= 0)[:, None, :, None] & (window.axis(1) >= 0)[None, :, None, :]
-    flat = valid.reshape(height * width, kh * kw)
-    kinds, kind_of = np.unique(flat, axis=0, return_inverse=True)
-    lists = [np.flatnonzero(kind).astype(np.int64) for kind in kinds]
-    lists = [taps if taps.size else empty for taps in lists] + [empty]
-    channel, pixel = np.divmod(np.where(dropped, 0, events), height * width)
-    which = np.where(dropped, len(kinds), kind_of.reshape(-1)[pixel])
-    return lists, which, segment.first_row + channel * (kh * kw)
-
-
-def _expand(core: Core) -> _Expansion:
-    lists: list[Array] = []
-    pattern_of, base = [], []
-    for segment in core.segments:
-        own, which, rows = _patterns(segment)
-        pattern_of.append(which + len(lists))
-        base.append(rows)
-        lists += own
-    sizes = [taps.size for taps in lists]
-    return _Expansion(
-        pattern_of=np.concatenate(pattern_of).astype(np.int64),
-        base=np.concatenate(base).astype(np.int64),
-        pattern_first=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        taps=np.concatenate(lists),
-    )
-
-
-def _per_event(expansion: _Expansion, rows: Array) -> Array:
-    """Return the sum of a per-row figure over the rows of each event, int64 (events,)."""
-    total = np.zeros(expansion.base.size, np.int64)
-    for pattern in range(expansion.pattern_first.size - 1):
-        first, end = expansion.pattern_first[pattern : pattern + 2]
-        here = np.flatnonzero(expansion.pattern_of == pattern)
-        for tap in expansion.taps[first:end]:
-            if tap >= 0:
-                total[here] += rows[expansion.base[here] + tap]
-    return total
 
 
 class CycleModel:
@@ -163,128 +109,316 @@ class CycleModel:
 
     def __init__(self, program: FpgaProgram) -> None:
         self.program = program
-        self._cores = [_CoreModel(core, program.fifo_depth) for core in program]
-        self._sources = {c.population: frozenset(s.pre for s in c.segments) for c in program}
+        self._models = {
+            layer.population: _LayerModel(program, engine, layer)
+            for engine, layer in program.layers()
+        }
+        self._order = {name: program.order_of(name) for name in (program.input[0], *self._models)}
+        self._sources = {
+            layer.population: frozenset(s.pre for s in layer.segments)
+            for _, layer in program.layers()
+        }
 
     def run(self, spikes: Mapping[str, Array]) -> Cycles:
-        """Return the cycles of a batch; spikes: by population, 0/1, (samples, steps, ...)."""
-        cores = {m.core.population: m.run(spikes) for m in self._cores}
-        start, end = self._network({n: c.total for n, c in cores.items()})
-        return Cycles(cores=cores, start=start, end=end, sources=self._sources)
+        """Return the cycles of a batch; spikes: by population, (samples, steps, ...), of an
+        analogue input its values.
+        """
+        events = {n: self._events(n, spikes[n]) for n in self._order}
+        layers = {name: model.run(events) for name, model in self._models.items()}
+        sent = np.maximum(1, events[self.program.input[0]].counts())
+        return _Machine(self.program, layers, sent, self._sources).run()
 
-    def _network(self, total: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return when each step of each core starts and has ended."""
-        samples, steps = next(iter(total.values())).shape
-        start = {name: np.zeros((samples, steps), np.int64) for name in total}
-        end = {name: np.zeros((samples, steps), np.int64) for name in total}
-        readers = {
-            name: [post for post, sources in self._sources.items() if name in sources]
-            for name in total
-        }
-        clock = np.zeros(samples, np.int64)
-        for t in range(steps):
-            for name in total:
-                if self.program.engines == "shared":
-                    start[name][:, t] = clock
-                    clock = clock + total[name][:, t]
-                    end[name][:, t] = clock
-                    continue
-                begin = end[name][:, t - 1].copy() if t else np.zeros(samples, np.int64)
-                for source in self._sources[name] & total.keys():
-                    np.maximum(begin, end[source][:, t], out=begin)
-                if t >= BUFFERED_STEPS:
-                    for reader in readers[name]:
-                        np.maximum(begin, end[reader][:, t - BUFFERED_STEPS], out=begin)
-                start[name][:, t] = begin
-                end[name][:, t] = begin + total[name][:, t]
-        return start, end
+    def _events(self, name: str, values: Array) -> _Events:
+        order = self._order[name]
+        flat = values.reshape(*values.shape[:2], -1) != 0
+        ordered = flat[:, :, np.maximum(order, 0)] & (order >= 0)
+        return _Events.of(ordered)
 
 
-class _CoreModel:
-    def __init__(self, core: Core, fifo_depth: int) -> None:
-        self.core = core
-        self._depth = fifo_depth
-        self._expansion = _expand(core)
-        lengths = core.lengths()
-        self._lengths = np.ascontiguousarray(lengths)
-        self._entries = _per_event(self._expansion, lengths.sum(axis=1))
-        self._pointers = _per_event(self._expansion, np.ones(len(lengths), np.int64))
-        row, _, _, weight = entries(core)
-        nonzero = np.bincount(row[weight != 0], minlength=len(lengths)).astype(np.int64)
-        self._accumulates = _per_event(self._expansion, nonzero)
-
-    def run(self, spikes: Mapping[str, Array]) -> CoreCycles:
-        core = self.core
-        parts = [spikes[s.pre].reshape(*spikes[s.pre].shape[:2], -1) != 0 for s in core.segments]
-        active = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        samples, steps = active.shape[:2]
-        flat = active.reshape(samples * steps, -1)
-        where, events = np.nonzero(flat)
-        first = np.searchsorted(where, np.arange(samples * steps + 1)).astype(np.int64)
-        e = self._expansion
-        found = compiled()(
-            first,
-            events.astype(np.int64),
-            e.pattern_of,
-            e.base,
-            e.pattern_first,
-            e.taps,
-            self._lengths,
-            self._depth,
-        ).reshape(samples, steps, -1)
-        by_step = _BySegment(core, where, events, (samples, steps))
-        time, slots, work, busiest, stalls, pushes = (found[..., i] for i in (0, 1, 2, 3, 4, 6))
-        split = _split(time, slots, work, busiest, core)
-        return CoreCycles(
-            total=sum(split.values(), start=np.zeros((samples, steps), np.int64)),
-            parts=split,
-            stalls=stalls,
-            pushes=pushes,
-            entries=by_step.sums(self._entries),
-            accumulates=by_step.sums(self._accumulates),
-            pointer_rows=by_step.sums(
-                self._pointers if core.format == "csr" else self._pointers * 0
-            ),
-        )
-
-
-class _BySegment:
-    """A batch's events, to be summed per segment, sample and step.
-
-    where: the flat (sample, step) of each event; events: their index in the segments' line.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Events:
+    """A population's events of a batch. at: positions (word * lanes + lane) of all, one (sample,
+    step) after the other; first: (samples * steps + 1,), where each starts.
     """
 
-    def __init__(self, core: Core, where: Array, events: Array, lead: tuple[int, int]) -> None:
-        ends = np.cumsum([0, *(s.pre_size for s in core.segments)])
-        self._cell = where * len(core.segments) + np.searchsorted(ends, events, side="right") - 1
-        self._events, self._lead = events, lead
-        self._names = [s.projection for s in core.segments]
+    at: Array
+    first: Array
+    samples: int
+    steps: int
 
-    def sums(self, per_event: Array) -> dict[str, Array]:
-        """Return the sums of a figure of each event, int64 (samples, steps) by projection."""
-        shape = (*self._lead, len(self._names))
-        # Sums of whole numbers far below 2^53: exact in bincount's floats.
-        flat = np.bincount(
-            self._cell, weights=per_event[self._events], minlength=int(np.prod(shape))
+    @staticmethod
+    def of(active: Array) -> _Events:
+        samples, steps, size = active.shape
+        cell, at = np.nonzero(active.reshape(samples * steps, size))
+        first = np.searchsorted(cell, np.arange(samples * steps + 1)).astype(np.int64)
+        return _Events(at=at, first=first, samples=samples, steps=steps)
+
+    def counts(self) -> Array:
+        """Return how many there are, int64 (samples, steps)."""
+        return np.diff(self.first).reshape(self.samples, self.steps)
+
+    def spans(self, delay: int) -> tuple[Array, Array, Array]:
+        """Return (begin, end, early) of the events that arrive in every (sample, step)."""
+        shape = (self.samples, self.steps)
+        begin, end = (np.zeros(shape, np.int64) for _ in range(2))
+        kept = max(0, self.steps - delay)
+        first = self.first[:-1].reshape(shape), self.first[1:].reshape(shape)
+        begin[:, delay:], end[:, delay:] = first[0][:, :kept], first[1][:, :kept]
+        early = np.broadcast_to(np.arange(self.steps) < delay, shape)
+        return begin.reshape(-1), end.reshape(-1), early.reshape(-1)
+
+
+class _LayerModel:
+    def __init__(self, program: FpgaProgram, engine: Engine, layer: Layer) -> None:
+        self.layer = layer
+        self._depth = program.fifo_depth
+        self._banks = program.banks
+        banks = np.arange(program.banks)
+        lengths = engine.lengths
+        held = lengths > 0
+        self._row_first = np.concatenate([[0], np.cumsum(held.sum(axis=1))]).astype(np.int64)
+        self._row_bank = np.broadcast_to(banks, lengths.shape)[held].astype(np.int64)
+        self._row_length = lengths[held].astype(np.int64)
+        self._rows = [s.rows_of(program.words_of(s.pre)) for s in layer.segments]
+        self._parts = [
+            _PerEvent.of(engine, s, rows)
+            for s, rows in zip(layer.segments, self._rows, strict=True)
+        ]
+
+    def run(self, events: Mapping[str, _Events]) -> LayerCycles:
+        layer = self.layer
+        rows, spans, offset = [], [], 0
+        entries: dict[str, Array] = {}
+        adds: dict[str, Array] = {}
+        pointers: dict[str, Array] = {}
+        for segment, row_of, part in zip(layer.segments, self._rows, self._parts, strict=True):
+            own = events[segment.pre]
+            begin, end, early = own.spans(segment.delay)
+            spans.append((begin + offset, end + offset, early))
+            rows.append(row_of[own.at])
+            offset += own.at.size
+            for found, figure in (
+                (entries, part.entries), (adds, part.adds), (pointers, part.rows),
+            ):  # fmt: skip
+                total = np.concatenate([[0], np.cumsum(figure[own.at])])
+                value = (total[end] - total[begin]).reshape(own.samples, own.steps)
+                name = segment.projection
+                found[name] = found[name] + value if name in found else value
+        begin, end, early = (np.stack(column, axis=1) for column in zip(*spans, strict=True))
+        found_ = compiled()(
+            np.ascontiguousarray(begin),
+            np.ascontiguousarray(end),
+            np.ascontiguousarray(early),
+            np.concatenate(rows).astype(np.int64),
+            self._row_first,
+            self._row_bank,
+            self._row_length,
+            self._banks,
+            self._depth,
         )
-        table = flat.astype(np.int64).reshape(shape)
-        return {name: table[..., i] for i, name in enumerate(self._names)}
+        shape = next(iter(entries.values())).shape
+        cycles, ticks, count, pushes, busiest, stalls = (
+            found_[:, i].reshape(shape) for i in range(6)
+        )
+        work = sum(entries.values(), start=np.zeros(shape, np.int64))
+        even = -(-work // self._banks)
+        slots = (end - begin).sum(axis=1).reshape(shape)
+        bound = np.maximum(slots, busiest)
+        sweep = layer.layout.words + SWEEP_FIXED
+        wait = np.maximum(0, cycles - bound - (ticks - slots) - PIPELINE)
+        return LayerCycles(
+            ingest=cycles,
+            sweep=sweep,
+            parts={
+                "work": even,
+                "imbalance": busiest - even,
+                "issue": bound - busiest,
+                "stall": wait,
+                "pipeline": cycles - bound - wait,
+                "sweep": np.full(shape, sweep),
+            },
+            stalls=stalls,
+            rows=count,
+            pushes=pushes,
+            entries=entries,
+            accumulates=adds,
+            pointer_rows=pointers,
+        )
 
 
-def _split(time: Array, slots: Array, work: Array, busiest: Array, core: Core) -> dict[str, Array]:
-    """Return the parts of C, each (samples, steps)."""
-    even = -(-work // core.layout.banks)
-    bound = np.maximum(slots, busiest)
-    # No schedule beats one slot per cycle, and no bank starts before the pipeline is full.
-    least = np.maximum(slots + 1, np.where(busiest > 0, busiest + 3, 0))
-    least = np.where(slots > 0, least, 0)
-    constant = np.ones_like(time)
-    return {
-        "work": even,
-        "imbalance": busiest - even,
-        "issue": bound - busiest,
-        "stall": time - least,
-        "drain": constant * (NOTICE_CYCLES + SCATTER_DRAIN_CYCLES),
-        "sweep": constant * core.layout.words,
-        "pipeline": least - bound + SWEEP_DRAIN_CYCLES,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _PerEvent:
+    """What an event at each position costs: entries read, accumulates, rows; int64 (positions,)."""
+
+    entries: Array
+    adds: Array
+    rows: Array
+
+    @staticmethod
+    def of(engine: Engine, segment: Segment, rows: Array) -> _PerEvent:
+        lengths = engine.lengths.sum(axis=1)
+        safe, there = np.maximum(rows, 0), rows >= 0
+        entries = np.where(there, lengths[safe], 0)
+        adds = entries
+        if segment.map is not None and segment.taps:
+            row, _, _, tap, _ = rows_of_entries(engine)
+            per_tap = np.zeros((engine.rows, segment.taps), np.int64)
+            inside = tap < segment.taps
+            np.add.at(per_tap, (row[inside], tap[inside]), 1)
+            kept = np.repeat(segment.map.reach, segment.lanes, axis=0)
+            adds = np.where(there, (per_tap[safe] * kept).sum(axis=1), 0)
+        return _PerEvent(entries=entries, adds=adds, rows=there.astype(np.int64))
+
+
+class _Machine:
+    """The engines' jobs in time, each figure (samples,) at once."""
+
+    def __init__(
+        self,
+        program: FpgaProgram,
+        layers: Mapping[str, LayerCycles],
+        sent: Array,
+        sources: Mapping[str, frozenset[str]],
+    ) -> None:
+        self._program, self._layers, self._sources = program, layers, sources
+        self._sent = sent
+        self._samples, self._steps = sent.shape
+        names = [program.input[0], *layers]
+        shape = (self._samples, self._steps)
+        self._begin, self._ingested, self._sweeping, self._swept = (
+            {n: np.full(shape, -1, np.int64) for n in names} for _ in range(4)
+        )
+        self._known: dict[str, set[tuple[str, int]]] = {"ingested": set(), "swept": set()}
+
+    def run(self) -> Cycles:
+        """Return when everything happens; a machine that waits for itself is our bug."""
+        units: list[_Unit] = [_Input(self), *(_Runner(self, e) for e in self._program.engines)]
+        while units:
+            moved = [unit.move() for unit in units]
+            assert any(moved), "the engines wait for one another"
+            units = [unit for unit in units if not unit.over]
+        return Cycles(
+            layers=self._layers,
+            begin=self._begin,
+            ingested=self._ingested,
+            sweeping=self._sweeping,
+            swept=self._swept,
+            sources=self._sources,
+        )
+
+    def room(self, pre: str, step: int) -> Array | None:
+        """Return when every reader has room for a step of ``pre``; None while that is open."""
+        ready = np.zeros(self._samples, np.int64)
+        for edge in self._program.edges:
+            if edge.pre != pre or step < edge.ahead:
+                continue
+            reader = self._program.engines[edge.engine].layers[edge.last].population
+            if (reader, step - edge.ahead) not in self._known["ingested"]:
+                return None
+            np.maximum(ready, self._ingested[reader][:, step - edge.ahead], out=ready)
+        return ready
+
+
+class _Unit:
+    over = False
+
+    def __init__(self, machine: _Machine) -> None:
+        self.m = machine
+
+    def move(self) -> bool:
+        """Do what is known by now; False where that is nothing."""
+        raise NotImplementedError
+
+
+class _Input(_Unit):
+    """The stream of input events."""
+
+    def __init__(self, machine: _Machine) -> None:
+        super().__init__(machine)
+        self._name, self._step = machine._program.input[0], 0
+        self._free = np.zeros(machine._samples, np.int64)
+
+    def move(self) -> bool:
+        m, name, moved = self.m, self._name, False
+        while self._step < m._steps:
+            room = m.room(name, self._step)
+            if room is None:
+                break
+            begin = np.maximum(self._free, room)
+            self._free = begin + m._sent[:, self._step]
+            m._begin[name][:, self._step] = begin
+            m._swept[name][:, self._step] = self._free
+            m._known["swept"].add((name, self._step))
+            self._step += 1
+            moved = True
+        self.over = self._step == m._steps
+        return moved
+
+
+class _Runner(_Unit):
+    """An engine: its jobs, ingested and swept in order."""
+
+    def __init__(self, machine: _Machine, engine: Engine) -> None:
+        super().__init__(machine)
+        most = max(layer.skew for layer in engine.layers)
+        self._jobs: list[tuple[Layer, int, int]] = []
+        gap = 0  # turns of layers that have no step then, a cycle each
+        for slot in range(machine._steps + most):
+            for layer in engine.layers:
+                step = slot - layer.skew
+                if 0 <= step < machine._steps:
+                    self._jobs.append((layer, step, gap))
+                    gap = 0
+                else:
+                    gap += 1
+        none = np.zeros(machine._samples, np.int64)
+        self._ingest_free, self._sweep_free = none, none
+        self._half_free = [none, none]  # when each half of the accumulators is clear
+        self._ingested = self._swept = 0
+
+    def move(self) -> bool:
+        moved = False
+        while self._sweep() or self._ingest():
+            moved = True
+        self.over = self._swept == len(self._jobs)
+        return moved
+
+    def _ingest(self) -> bool:
+        m = self.m
+        # Both halves are taken until the job before the last is swept.
+        if self._ingested == len(self._jobs) or self._ingested >= self._swept + 2:
+            return False
+        layer, step, gap = self._jobs[self._ingested]
+        begin = np.maximum(self._ingest_free + gap, self._half_free[self._ingested % 2])
+        for segment in layer.segments:
+            source = step - segment.delay
+            if source < 0:
+                continue
+            if (segment.pre, source) not in m._known["swept"]:
+                return False
+            begin = np.maximum(begin, m._swept[segment.pre][:, source])
+        name = layer.population
+        end = begin + m._layers[name].ingest[:, step]
+        m._begin[name][:, step], m._ingested[name][:, step] = begin, end
+        m._known["ingested"].add((name, step))
+        self._ingest_free = end
+        self._ingested += 1
+        return True
+
+    def _sweep(self) -> bool:
+        m = self.m
+        if self._swept == self._ingested:
+            return False
+        layer, step, gap = self._jobs[self._swept]
+        name = layer.population
+        room = m.room(name, step)
+        if room is None:
+            return False
+        begin = np.maximum(self._sweep_free + gap, m._ingested[name][:, step])
+        begin = np.maximum(begin, room)
+        end = begin + m._layers[name].sweep
+        m._sweeping[name][:, step], m._swept[name][:, step] = begin, end
+        m._known["swept"].add((name, step))
+        self._half_free[self._swept % 2] = self._sweep_free = end
+        self._swept += 1
+        return True

@@ -1,4 +1,4 @@
-"""From memory images back to integers: what the accelerator would compute with these bits.
+"""From memory images back to integers: what the accelerator computes with these bits.
 
 ``decode`` reads the images alone; of the network it takes names, shapes and the wiring. A wrong
 bit in an image therefore changes the decoded network as it would change the hardware.
@@ -6,117 +6,117 @@ bit in an image therefore changes the decoded network as it would change the har
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from snn_deploy.backends.fpga.program import Core, FpgaProgram, Segment, Table
+from snn_deploy.backends.fpga.program import Engine, FpgaProgram, Layer, Segment, Table
 from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.network import Projection
 from snn_deploy.ir.quantized import QNetwork, QPopulation
-from snn_deploy.ir.synapses import Csr, Pool2d, Synapse
+from snn_deploy.ir.synapses import Csr
 
 
 def decode(program: FpgaProgram, qnet: QNetwork) -> QNetwork:
-    """Return ``qnet`` with every integer replaced by what the images hold."""
-    projections: dict[str, Projection] = {}
+    """Return ``qnet`` with every integer replaced by what the images hold.
+
+    A projection with a delay per synapse, or a pool, comes back as one sparse matrix per delay.
+    """
+    projections: list[Projection] = []
     populations: dict[str, QPopulation] = {}
     by_name = {p.name: p for p in qnet.network.projections}
-    for core in program:
-        populations[core.population] = _population(core, qnet.populations[core.population])
-        row, bank, index, weight = entries(core)
-        for segment in core.segments:
-            span = (row >= segment.first_row) & (row < segment.first_row + segment.rows)
-            chain = _chain(
-                core, segment, row[span] - segment.first_row, bank[span], index[span], weight[span]
+    for engine, layer in program.layers():
+        populations[layer.population] = _population(layer, qnet.populations[layer.population])
+        held = rows_of_entries(engine)
+        for number, segment in enumerate(layer.segments):
+            original = by_name[segment.projection]
+            parts = [s for s in layer.segments if s.projection == segment.projection]
+            # Feedback is the schedule's: only the rest of a delay stands in the network.
+            late = min(s.delay for s in parts) - int(np.min(original.delay_steps))
+            name = segment.projection if len(parts) == 1 else f"{segment.projection}.{number}"
+            chain = (_matrix(program, layer, segment, held),)
+            projections.append(
+                replace(original, name=name, synapses=chain, delay_steps=segment.delay - late)
             )
-            projections[segment.projection] = replace(by_name[segment.projection], synapses=chain)
-    network = replace(
-        qnet.network, projections=tuple(projections[p.name] for p in qnet.network.projections)
-    )
+    order = {p.name: i for i, p in enumerate(qnet.network.projections)}
+    projections.sort(key=lambda p: order[p.name if p.name in order else p.name.rsplit(".", 1)[0]])
+    network = replace(qnet.network, projections=tuple(projections))
     return replace(qnet, network=network, populations=populations)
 
 
-def entries(core: Core) -> tuple[Array, Array, Array, Array]:
-    """Return (row, bank, index, weight) of every entry that the pointers reach, int64."""
-    lengths, starts = core.lengths(), core.starts()
+def rows_of_entries(engine: Engine) -> tuple[Array, Array, Array, Array, Array]:
+    """Return (row, bank, place, tap, weight) of every entry that the pointers reach, int64."""
+    lengths, starts = engine.lengths, engine.starts
     flat = lengths.reshape(-1)
-    row, bank = np.divmod(np.repeat(np.arange(flat.size), flat), core.layout.banks)
+    row, bank = np.divmod(np.repeat(np.arange(flat.size), flat), lengths.shape[1])
     offset = np.arange(row.size) - np.repeat(np.cumsum(flat) - flat, flat)
     at = starts[row, bank] + offset
-    inside = at < core.depth  # past the image a memory holds zeros
-    word = np.where(inside, core.weights[bank, np.where(inside, at, 0)], np.uint64(0))
-    bits = core.widths.weight
-    weight = signed(word & np.uint64((1 << bits) - 1), bits)
-    if core.format == "dense":
-        return row, bank, offset, weight
-    return row, bank, (word >> np.uint64(bits)).astype(np.int64), weight
+    inside = at < engine.depth  # past the image a memory holds zeros
+    word = np.where(inside, engine.weights[bank, np.where(inside, at, 0)], np.uint64(0))
+    w = engine.widths
+    weight = signed(word & np.uint64((1 << w.weight) - 1), w.weight)
+    tap = np.zeros_like(row)
+    if engine.format == "dense":
+        return row, bank, offset, tap, weight
+    if engine.format == "bitmap":
+        assert engine.bitmaps is not None
+        ones = np.unpackbits(
+            engine.bitmaps.astype("<u8").view(np.uint8).reshape(*lengths.shape, 8),
+            axis=2,
+            bitorder="little",
+        )
+        _, _, place = np.nonzero(ones)
+        return row, bank, place, tap, weight
+    rest = (word >> np.uint64(w.weight)).astype(np.int64)
+    return row, bank, rest & ((1 << w.index) - 1), rest >> w.index, weight
 
 
-def signed(words: Array, bits: int) -> Array:
-    """Return two's complement words of ``bits`` bits as int64."""
+def signed(words: Array, width: int) -> Array:
+    """Return two's complement words of ``width`` bits as int64."""
     values = words.astype(np.int64)
-    return values - ((values >> (bits - 1)) << bits)
+    return values - ((values >> (width - 1)) << width)
 
 
-def _chain(
-    core: Core, segment: Segment, row: Array, bank: Array, index: Array, weight: Array
-) -> tuple[Synapse, ...]:
-    neuron_at = core.layout.neurons()
-    size = core.layout.channels * core.layout.pixels
-    if segment.window is None:
-        pre, address = row, index
-        width = segment.rows
-    else:
-        pre, address, bank, weight = _slide(core, segment, row, bank, index, weight)
-        width = int(np.prod(segment.window.in_shape))
-    address = address & ((1 << core.widths.address) - 1)
-    inside = address < core.layout.words
-    post = np.where(inside, neuron_at[bank, np.where(inside, address, 0)], -1)
-    keep = (post >= 0) & (weight != 0)
-    csr = _csr(post[keep], pre[keep], weight[keep], (size, width))
-    if segment.pool is None:
-        return (csr,)
-    kernel = segment.pool.kernel
-    return (Pool2d(kind="sum", kernel=kernel, stride=kernel), csr)
+def _matrix(program: FpgaProgram, layer: Layer, segment: Segment, held: Sequence[Array]) -> Csr:
+    """Return a segment's synapses as (post, pre)."""
+    engine, _ = program.layer(layer.population)
+    row, bank, place, tap, weight = held
+    words = program.words_of(segment.pre)
+    rows = segment.rows_of(words)
+    order = program.order_of(segment.pre)
+    # Every position of the source with the entries of its row.
+    by_row = np.argsort(row, kind="stable")
+    first = np.searchsorted(row[by_row], np.arange(engine.rows + 1))
+    positions = np.flatnonzero((rows >= 0) & (order >= 0))
+    counts = first[rows[positions] + 1] - first[rows[positions]]
+    position = np.repeat(positions, counts)
+    offset = np.arange(position.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    entry = by_row[np.repeat(first[rows[positions]], counts) + offset]
+    address = place[entry]
+    keep = np.ones(entry.size, bool)
+    mask = (1 << engine.widths.address) - 1
+    if engine.taps:
+        word = position // segment.lanes
+        base = np.full(words, layer.layout.words - 1)
+        if segment.map is not None and segment.taps:
+            base = segment.map.base
+            keep = segment.map.reach[word, np.minimum(tap[entry], segment.taps - 1)]
+        address = (base[word] - address) & mask
+    bank_to = bank[entry]
+    neuron_at = layer.layout.neurons()
+    fits = address < layer.layout.words
+    post = np.where(fits, neuron_at[bank_to, np.where(fits, address, 0)], -1)
+    keep = keep & (post >= 0) & (weight[entry] != 0)
+    size = layer.layout.channels * layer.layout.pixels
+    return _csr(
+        post[keep], order[position][keep], weight[entry][keep], (size, _size(program, segment))
+    )
 
 
-def _slide(
-    core: Core, segment: Segment, row: Array, bank: Array, index: Array, weight: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Return (event, address, bank, weight) of kernel entries at every pixel that they reach."""
-    window = segment.window
-    assert window is not None
-    _, height, width = window.in_shape
-    out_w = window.out_shape[2]
-    kh, kw = window.kernel
-    channel, tap = np.divmod(row, kh * kw)
-    ys, xs = window.axis(0), window.axis(1)
-    parts: list[tuple[Array, Array, Array, Array]] = []
-    for ky in range(kh):
-        for kx in range(kw):
-            here = np.flatnonzero(tap == ky * kw + kx)
-            y, x = np.flatnonzero(ys[:, ky] >= 0), np.flatnonzero(xs[:, kx] >= 0)
-            if not (here.size and y.size and x.size):
-                continue
-            base = (ys[y, ky][:, None] * out_w + xs[x, kx][None, :]) * core.layout.per_bank
-            pixel = y[:, None] * width + x[None, :]
-            event = channel[here][:, None] * (height * width) + pixel.reshape(1, -1)
-            address = index[here][:, None] + base.reshape(1, -1)
-            spread = np.broadcast_to
-            parts.append(
-                (
-                    event.reshape(-1),
-                    address.reshape(-1),
-                    spread(bank[here][:, None], address.shape).reshape(-1),
-                    spread(weight[here][:, None], address.shape).reshape(-1),
-                )
-            )
-    if not parts:
-        none = np.zeros(0, np.int64)
-        return none, none, none, none
-    event, address, banks, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return event, address, banks, weights
+def _size(program: FpgaProgram, segment: Segment) -> int:
+    order = program.order_of(segment.pre)
+    return int(np.count_nonzero(order >= 0))
 
 
 def _csr(post: Array, pre: Array, weight: Array, shape: tuple[int, int]) -> Csr:
@@ -137,30 +137,31 @@ def _csr(post: Array, pre: Array, weight: Array, shape: tuple[int, int]) -> Csr:
     )
 
 
-def _values(core: Core, table: Table) -> Array:
+def _values(layer: Layer, table: Table) -> Array:
     """Return a parameter of every neuron, int64 (N,)."""
-    words, layout = table.words, core.layout
-    if table.per == "core":
-        chosen = np.broadcast_to(words[0, 0], (layout.channels * layout.pixels,))
-    elif table.per == "channel":
+    layout, words = layer.layout, table.words
+    if table.per == "layer":
+        return np.broadcast_to(words[0, 0], (layout.channels * layout.pixels,))
+    if table.per == "slot":
         slot, lane = layout.perm // layout.banks, layout.perm % layout.banks
-        chosen = np.repeat(words[slot, lane], layout.pixels)
-    else:
-        bank, address = layout.places()
-        chosen = words[address, bank]
-    mask = np.uint64((1 << table.bits) - 1)
-    return adopt(signed(chosen & mask, table.bits if table.signed else 63))
+        return np.repeat(words[slot, lane], layout.pixels)
+    bank, address = layout.places()
+    return np.asarray(words[address, bank])
 
 
-def _population(core: Core, q: QPopulation) -> QPopulation:
-    found = {t.name: _values(core, t) for t in core.tables}
+def _population(layer: Layer, q: QPopulation) -> QPopulation:
+    found = {t.name: adopt(_values(layer, t).copy()) for t in layer.tables}
+    back = found["reset"]
+    one = 1 << (layer.table("keep_v").bits - 1)
     return replace(
         q,
-        shift=core.shift,
-        threshold=found.get("threshold") if core.spiking else None,
-        bias=found.get("bias"),
-        decay_v=found["decay"],
-        reset=core.reset,
-        v_reset=found.get("v_reset", q.v_reset),
-        reset_amount=found.get("reset_amount", q.reset_amount),
+        shift=layer.shift,
+        threshold=found["threshold"] if layer.spiking else None,
+        bias=found["bias"],
+        decay_u=adopt(one - found["keep_u"]),
+        decay_v=adopt(one - found["keep_v"]),
+        reset=layer.reset,
+        v_reset=back if layer.reset == "value" else q.v_reset,
+        reset_amount=back if layer.reset == "subtract" else q.reset_amount,
+        v_init=found["start"],
     )

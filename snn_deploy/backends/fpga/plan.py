@@ -8,16 +8,17 @@ multiplied out into one sparse matrix, whose rows are stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from snn_deploy.backends.fpga.program import Pooling, Window
-from snn_deploy.engine.operators import chain_matrix, matrix
+from snn_deploy.engine.operators import chain_matrix, matrix, split_delays
 from snn_deploy.errors import InputError, UnsupportedError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.check import chain_shapes
 from snn_deploy.ir.network import Network, Projection
+from snn_deploy.ir.quantized import QNetwork
 from snn_deploy.ir.schedule import schedule
 from snn_deploy.ir.synapses import (
     LEARNED,
@@ -50,36 +51,35 @@ class Geometry:
     weight: Array
     learned: bool
     composite: bool
+    delay: int = 0
+
+    @property
+    def pre(self) -> str:
+        """The population that it comes from."""
+        return self.projection.pre
 
 
-def check_supported(network: Network) -> tuple[str, ...]:
+def check_supported(qnet: QNetwork) -> tuple[str, ...]:
     """Return the computing populations in order of evaluation.
 
-    Raises UnsupportedError, located, for loops, delays and analogue values between layers.
+    Raises UnsupportedError, located, for what the engines cannot carry between layers or read.
     """
+    network = qnet.network
     plan = schedule(network)
     for projection in network.projections:
-        where = network.where(projection.name)
-        if plan.feedback[projection.name]:
-            raise UnsupportedError(
-                "the accelerator has no feedback connections",
-                where=where,
-                hint="train a feed-forward network, or use --target cpu",
-            )
-        if bool(np.any(np.asarray(projection.delay_steps) > 0)):
-            raise UnsupportedError(
-                "the accelerator has no delays",
-                where=where,
-                used=f"{int(np.max(projection.delay_steps))} of 0 steps",
-                hint="remove the delay, or use --target loihi",
-            )
         pre = projection.pre
         if pre not in network.inputs and network.step_of(pre).threshold is None:
             raise UnsupportedError(
-                f"{pre} does not spike, and only spikes travel between the cores",
-                where=where,
+                f"{pre} does not spike, and only spikes travel between the engines",
+                where=network.where(projection.name),
                 hint="put a spiking population between them, or make it the output",
             )
+    if qnet.injections:
+        raise UnsupportedError(
+            "the accelerator has no input for currents that the host adds up",
+            where=network.where(network.inputs[0]),
+            hint="let spikes carry the input's values: --analogue graded",
+        )
     names = tuple(n for n in plan.order if n not in network.inputs)
     for name in names:
         if not network.into(name):
@@ -91,8 +91,35 @@ def check_supported(network: Network) -> tuple[str, ...]:
     return names
 
 
+def geometries(network: Network, projection: Projection) -> list[Geometry]:
+    """Return how a projection of a quantized network is stored: one part per delay."""
+    late = schedule(network).feedback[projection.name]
+    if np.ndim(projection.delay_steps) == 0:
+        delay = int(projection.delay_steps) + late  # type: ignore[arg-type]
+        return [replace(geometry(network, projection), delay=delay)]
+    learned = not projection.helper and any(isinstance(s, LEARNED) for s in projection.synapses)
+    size = network.population(projection.pre).size
+    found = []
+    for delay, part in split_delays(chain_matrix(network, projection), projection.delay_steps):
+        target, rows = part.tocoo().coords
+        weight = np.rint(part.tocoo().data).astype(np.int64)
+        made = _made(
+            projection,
+            None,
+            None,
+            size,
+            rows,
+            target,
+            weight,
+            learned,
+            composite=len(projection.synapses) > 1,
+        )
+        found.append(replace(made, delay=delay + late))
+    return found
+
+
 def geometry(network: Network, projection: Projection) -> Geometry:
-    """Return how a projection of a quantized network is stored."""
+    """Return how a projection is stored, whatever its delay."""
     learned = not projection.helper and any(isinstance(s, LEARNED) for s in projection.synapses)
     chain: list[Synapse] = [s for s in projection.synapses if not isinstance(s, Identity)]
     shape: Shape = network.population(projection.pre).shape
@@ -131,9 +158,10 @@ def multiplied_out(network: Network, plan: Geometry) -> Geometry:
     target, rows = whole.coords
     size = network.population(plan.projection.pre).size
     weight = np.rint(whole.data).astype(np.int64)
-    return _made(
+    made = _made(
         plan.projection, None, None, size, rows, target, weight, plan.learned, composite=True
     )
+    return replace(made, delay=plan.delay)
 
 
 def _made(

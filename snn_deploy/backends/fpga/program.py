@@ -1,11 +1,12 @@
-"""What the accelerator loads: cores of banks, their memory images, and the geometry of events.
+"""What the accelerator loads: engines of layers, their memory images, and how events become rows.
 
-One core serves one population. Neurons are channels x pixels (a plain population has one pixel);
+A layer serves one population. Neurons are channels x pixels (a plain population has one pixel);
 channel c lives in bank ``perm[c] % banks`` at slot ``perm[c] // banks``, and neuron (c, pixel) at
-address ``pixel * per_bank + slot`` of that bank's state memory. A permutation never moves a
-channel to another slot (``perm[c] // banks == c // banks``), so a sweep that walks slot by slot,
-pixel by pixel meets the neurons of every bank in ascending order, and the spike buffer can hand
-events on in ascending neuron order: the order in which saturating sums are defined.
+word ``pixel * per_bank + slot`` of that bank. A sweep walks the words in order; the spikes of one
+word, a lane for each bank, travel together, and a reader takes them lane after lane. That is the
+order in which events arrive: sums are exact, so it decides about cycles alone, not about values.
+
+An engine runs one layer, or several one after the other. Its images are those of targets/rtl.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import numpy as np
 
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.quantized import Arithmetic
-
-TABLES = ("threshold", "bias", "decay", "v_reset", "reset_amount")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,42 +104,116 @@ class Window:
         return np.where(valid, index, -1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """One projection's share of a core: pointer rows ``first_row .. first_row + rows``.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Map:
+    """How the words of a source become rows where a kernel slides over its pixels, or a pool.
 
-    window: None where every (pooled) event has one row of its own. composite: the chain had no
-    form of its own and was multiplied out. first_word, row_length: of dense rows in each bank's
-    weight memory; 0 where rows have pointers. learned: the chain holds learned weights.
+    row: int64 (words,), the row of the word's lane 0, -1 where nothing reads it. base: where the
+    kernel lies: an entry adds at ``base - index``, modulo the address. reach: bool (words, taps),
+    the taps that stay inside the image; no columns for a pool.
+    """
+
+    row: Array
+    base: Array
+    reach: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment:
+    """One projection's share of a layer, or of one of its delays: rows ``first_row ..``.
+
+    lanes: of the source's words (1 for an input). map: None where the row of (word, lane) is
+    ``first_row + word * lanes + lane``. delay: steps, feedback included. composite: the chain had
+    no form of its own and was multiplied out. learned: the chain holds learned weights.
     """
 
     projection: str
     pre: str
-    pre_size: int
+    delay: int
+    lanes: int
     first_row: int
     rows: int
-    pool: Pooling | None
-    window: Window | None
+    map: Map | None
+    taps: int
     learned: bool
     composite: bool
-    first_word: int = 0
-    row_length: int = 0
+
+    def rows_of(self, words: int) -> Array:
+        """Return the row of every (word, lane) of the source, -1 for none, int64."""
+        lane = np.arange(self.lanes)
+        if self.map is None:
+            return self.first_row + np.arange(words * self.lanes)
+        rows = np.where(self.map.row[:, None] < 0, -1, self.map.row[:, None] + lane)
+        return rows.reshape(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """A neuron parameter: one value, or a word of all banks per slot or per address.
+
+    words: int64 (depth, lanes); bits: of each.
+    """
+
+    name: str
+    bits: int
+    per: Literal["layer", "slot", "word"]
+    words: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layer:
+    """One population on an engine.
+
+    shift: of sums into the state. state: its first word in the engine's state memories. skew:
+    steps that it lags behind the engine's first layer. sum_most: the largest sum that its
+    accumulators can hold in a step. leak: whether membranes decay; current: whether a synaptic
+    current is kept.
+    """
+
+    population: str
+    index: int
+    layout: Banks
+    segments: tuple[Segment, ...]
+    tables: tuple[Table, ...]
+    shift: int
+    spiking: bool
+    reset: Literal["value", "subtract", "none"]
+    state: int
+    skew: int
+    sum_most: int
+    current: bool
+    leak: bool
+
+    def table(self, name: str) -> Table:
+        """Return a parameter; KeyError is ours."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise KeyError(name)
+
+    def last_lanes(self) -> int:
+        """Return which lanes of a pixel's last slot hold a neuron, as bits."""
+        slot, lane = np.divmod(self.layout.perm, self.layout.banks)
+        return sum(1 << int(b) for b in lane[slot == self.layout.per_bank - 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Widths:
-    """Field widths in bits. entry: {index, weight}; pointer: {start, length}, length low."""
+    """Field widths of an engine, in bits. length: of a row's length, or of its bitmap.
 
-    index: int
+    tap and index: of an entry; start: of a row; address: of a neuron in a bank; value: of an
+    event's value, 0 for spikes; sum: of an accumulator; current: of u.
+    """
+
     weight: int
+    index: int
+    tap: int
     start: int
     length: int
     address: int
-
-    @property
-    def entry(self) -> int:
-        """Bits of a weight memory's word."""
-        return self.index + self.weight
+    value: int
+    sum: int
+    current: int
 
     @property
     def pointer(self) -> int:
@@ -148,42 +221,31 @@ class Widths:
         return self.start + self.length
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Table:
-    """A neuron parameter's memory, read in the sweep.
-
-    per: "core" (one word), "channel" (a word of all banks per slot) or "neuron" (per address).
-    words: uint64 (depth, lanes), two's complement in ``bits`` where signed.
-    """
-
-    name: str
-    bits: int
-    signed: bool
-    per: Literal["core", "channel", "neuron"]
-    words: Array
+Format = Literal["csr", "bitmap", "dense"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Core:
-    """One population's engine. shift: of weights into the state. spiking: has a threshold.
+class Engine:
+    """Layers that share banks. choice: why its rows have this format.
 
-    weights: uint64 (banks, depth), entries {index, weight}, or weights alone in dense format.
-    pointers: uint64 (rows, banks), empty in dense format. choice: why this format.
+    weights: uint64 (banks, depth), entries {tap, index, weight}, or weights alone. starts, lengths:
+    int64 (rows, banks), of rows in the weight memory. bitmaps: uint64 (rows, banks) in that format.
     """
 
-    population: str
     index: int
-    layout: Banks
-    segments: tuple[Segment, ...]
-    format: Literal["csr", "dense"]
+    layers: tuple[Layer, ...]
+    format: Format
     choice: str
     widths: Widths
     weights: Array
-    pointers: Array
-    tables: tuple[Table, ...]
-    shift: int
-    spiking: bool
-    reset: Literal["value", "subtract", "none"]
+    starts: Array
+    lengths: Array
+    bitmaps: Array | None
+
+    @property
+    def name(self) -> str:
+        """Its layers' names."""
+        return "+".join(layer.population for layer in self.layers)
 
     @property
     def depth(self) -> int:
@@ -192,53 +254,90 @@ class Core:
 
     @property
     def rows(self) -> int:
-        """Kernel or matrix rows of all segments."""
-        return sum(segment.rows for segment in self.segments)
+        """Rows of all its layers."""
+        return len(self.lengths)
 
-    def lengths(self) -> Array:
-        """Return the entries of every (row, bank), as the images hold them, int64."""
-        if self.format == "csr":
-            return (self.pointers & np.uint64((1 << self.widths.length) - 1)).astype(np.int64)
-        parts = [
-            np.full((s.rows, self.layout.banks), s.row_length, np.int64) for s in self.segments
-        ]
-        return np.concatenate(parts)
+    @property
+    def taps(self) -> int:
+        """Taps of its largest kernel, 0 where none slides."""
+        return max(s.taps for layer in self.layers for s in layer.segments)
 
-    def starts(self) -> Array:
-        """Return the first word of every (row, bank), int64."""
-        if self.format == "csr":
-            return (self.pointers >> np.uint64(self.widths.length)).astype(np.int64)
-        parts = [
-            s.first_word + np.arange(s.rows, dtype=np.int64) * s.row_length for s in self.segments
-        ]
-        return np.repeat(np.concatenate(parts)[:, None], self.layout.banks, axis=1)
+    @property
+    def entry_bits(self) -> int:
+        """Bits of a weight memory's word."""
+        w = self.widths
+        return w.weight + (w.index + w.tap if self.format == "csr" else 0)
 
-    def table(self, name: str) -> Table | None:
-        """Return a parameter's table, None where the population has none."""
-        return next((t for t in self.tables if t.name == name), None)
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Those of all layers, in order."""
+        return tuple(s for layer in self.layers for s in layer.segments)
+
+    @property
+    def states(self) -> int:
+        """Words of its state memories."""
+        return sum(layer.layout.words for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Spikes of a population on their way to an engine. steps: held, a power of two; delay: the
+    longest at which the engine looks back; last: the layer whose ingest ends a step's use.
+    """
+
+    pre: str
+    engine: int
+    lanes: int
+    words: int
+    steps: int
+    delay: int
+    last: int
+
+    @property
+    def ahead(self) -> int:
+        """By how many steps the writer may be ahead of what the reader has taken in."""
+        return self.steps - self.delay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FpgaProgram:
-    """All cores, in the order of evaluation, and what they share.
+    """All engines, and the edges between them. order: populations as they are evaluated.
 
-    engines: "per-layer" (each core is hardware of its own, pipelined over steps) or "shared"
-    (one engine runs all cores, one after the other).
+    input: name and size. sources: by population (words, lanes, order of neurons): neuron
+    ``order[word * lanes + lane]``, -1 for none.
     """
 
-    cores: tuple[Core, ...]
-    inputs: tuple[tuple[str, int], ...]
+    engines: tuple[Engine, ...]
+    edges: tuple[Edge, ...]
+    input: tuple[str, int]
     banks: int
     fifo_depth: int
-    engines: Literal["per-layer", "shared"]
     arithmetic: Arithmetic
 
-    def __iter__(self) -> Iterator[Core]:
-        return iter(self.cores)
+    def layers(self) -> Iterator[tuple[Engine, Layer]]:
+        """Yield every layer with its engine, in order of evaluation."""
+        found = [(e, layer) for e in self.engines for layer in e.layers]
+        yield from sorted(found, key=lambda pair: pair[1].index)
 
-    def core(self, population: str) -> Core:
-        """Return the core of a population; KeyError is ours."""
-        for core in self.cores:
-            if core.population == population:
-                return core
+    def layer(self, population: str) -> tuple[Engine, Layer]:
+        """Return a population's engine and layer; KeyError is ours."""
+        for engine, layer in self.layers():
+            if layer.population == population:
+                return engine, layer
         raise KeyError(population)
+
+    def order_of(self, population: str) -> Array:
+        """Return the neuron at every (word, lane) in the order of events, -1 for none."""
+        if population == self.input[0]:
+            return np.arange(self.input[1])
+        return self.layer(population)[1].layout.neurons().T.reshape(-1)
+
+    def words_of(self, population: str) -> int:
+        """Return the words of a population's spikes."""
+        if population == self.input[0]:
+            return self.input[1]
+        return self.layer(population)[1].layout.words
+
+    def edges_to(self, engine: int) -> tuple[Edge, ...]:
+        """Return the edges that an engine reads, in order."""
+        return tuple(e for e in self.edges if e.engine == engine)
