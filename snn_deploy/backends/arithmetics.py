@@ -29,7 +29,7 @@ LOIHI = Arithmetic(
     hop_steps=1,
     max_delay_steps=62,
     max_exponent=7,
-    analogue=True,
+    analogue=("bias", "graded"),
     initial_state=True,
 )
 
@@ -56,7 +56,7 @@ FPGA = Arithmetic(
     hop_steps=0,
     max_delay_steps=62,
     max_exponent=0,
-    analogue=True,
+    analogue=("graded",),
     initial_state=True,
 )
 

@@ -29,10 +29,10 @@ class Options:
 
     bits: weight bits, None for the target's own. device: the device to lower for, None for the
     target's default. settings: target-specific choices by name (fpga: banks, fifo_depth). analogue:
-    how values of a directly coded input enter integers (see passes.quantize). observed: how far
-    each population's states go, from calibration. splits: layer or population -> on how many
-    cores it lies at least, and margin: share of each of a core's limits to keep free, for targets
-    with cores.
+    how values of a directly coded input enter integers (see passes.quantize); None: as the target
+    prefers. observed: how far each population's states go, from calibration. splits: layer or
+    population -> on how many cores it lies at least, and margin: share of each of a core's limits
+    to keep free, for targets with cores.
     """
 
     bits: int | None = None
@@ -40,7 +40,7 @@ class Options:
     settings: dict[str, int] | None = None
     splits: Mapping[str, int] | None = None
     margin: float = 0.0
-    analogue: AnalogueMode = "bias"
+    analogue: AnalogueMode | None = None
     observed: dict[str, Reached] | None = None
 
 

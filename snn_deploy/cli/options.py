@@ -129,8 +129,8 @@ settings_option = click.option(
 analogue_option = click.option(
     "--analogue",
     type=click.Choice(["bias", "graded"]),
-    default="bias",
-    help="How direct input enters integers: currents that the host injects, or graded spikes.",
+    help="How direct input enters integers: currents that the host injects, or graded spikes; "
+    "without it, what the target prefers.",
 )
 proxy_option = click.option(
     "--proxy-prices",
@@ -351,7 +351,7 @@ def prepared(
         device=device,
         splits=options.get("splits") if getattr(target, "maps_cores", False) else None,
         settings={k: v for k, v in (options.get("settings") or {}).items() if k in known} or None,
-        analogue=options.get("analogue") or "bias",
+        analogue=options.get("analogue"),
         observed=None if floats else observed(network, options.get("calibrate")),
     )
     with shown_warnings():

@@ -41,7 +41,7 @@ class Arithmetic:
     resets: kinds the target has.
     hop_steps: latency per synapse layer. max_delay_steps: most extra steps a projection has.
     max_exponent: most bits by which a projection's summed weights can be shifted left.
-    analogue: whether values other than spikes can enter (see QNetwork). initial_state: whether a
+    analogue: how values other than spikes can enter (see QNetwork), by preference. initial_state: whether a
     membrane can start elsewhere than at 0.
     """
 
@@ -66,7 +66,7 @@ class Arithmetic:
     hop_steps: int
     max_delay_steps: int
     max_exponent: int
-    analogue: bool
+    analogue: tuple[str, ...]
     initial_state: bool
 
 

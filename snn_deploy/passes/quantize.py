@@ -79,7 +79,7 @@ def quantize(
             used=f"--bits {bits}",
             hint=f"choose --bits {fewest} to --bits {arithmetic.weight_bits}",
         )
-    _check_coding(network, arithmetic)
+    _check_coding(network, arithmetic, analogue)
     real = network
     levels: dict[str, float] = {}
     if network.coding.kind == "direct" and analogue == "graded":
@@ -117,12 +117,18 @@ def quantize(
     )
 
 
-def _check_coding(network: Network, arithmetic: Arithmetic) -> None:
+def _check_coding(network: Network, arithmetic: Arithmetic, analogue: AnalogueMode) -> None:
     if network.coding.kind == "direct" and not arithmetic.analogue:
         raise UnsupportedError(
             f"the {arithmetic.name} integers take spikes, and this network takes analogue input",
             where=network.where(network.inputs[0]),
             hint="train with --coding rate, or run it with --target cpu in float",
+        )
+    if network.coding.kind == "direct" and analogue not in arithmetic.analogue:
+        raise UnsupportedError(
+            f"the {arithmetic.name} integers have no form of analogue input called {analogue}",
+            where=network.where(network.inputs[0]),
+            hint=f"--analogue {' or '.join(arithmetic.analogue)}",
         )
 
 

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from snn_deploy.backends.fpga.program import Core, FpgaProgram, Segment
+from snn_deploy.backends.fpga.images import map_bits, map_words, table_depth, tabled
+from snn_deploy.backends.fpga.program import Engine, FpgaProgram
+from snn_deploy.backends.fpga.verilog import bits_for, v_bits
 from snn_deploy.device.model import Device
 from snn_deploy.device.usage import Lever, MemoryItem, MemoryKind, Resource, Usage
 
 DISTRIBUTED_BITS = 1024  # below, a block would be wasted on a memory that fits look-up tables
-_SPIKE_STEPS = 2
 #: (width, depth) of a block, one read and one write port, by bits per block.
 ASPECTS: dict[int, tuple[tuple[int, int], ...]] = {
     4096: ((2, 2048), (4, 1024), (8, 512), (16, 256)),
@@ -44,53 +45,47 @@ class Memory:
 
 
 def memories(program: FpgaProgram) -> Iterator[Memory]:
-    """Yield every memory of a program. A shared engine keeps all cores' contents as well; its
-    FIFOs exist once.
-    """
-    for name, size in program.inputs:
-        yield Memory(where=name, kind="spikes", width=1, depth=_SPIKE_STEPS * size, copies=1)
-    fifos = program.cores
-    if program.engines == "shared":
-        fifos = (max(program.cores, key=lambda c: c.widths.pointer),)
-    for core in program:
-        name, banks = core.population, core.layout.banks
+    """Yield every memory of a program: of its engines, and of the edges between them."""
+    for engine in program.engines:
+        yield from _engine(program, engine)
+    for edge in program.edges:
+        width = edge.lanes + bits_for(edge.words)
+        if edge.pre == program.input[0]:
+            width = bits_for(edge.words) + program.engines[edge.engine].widths.value
         yield Memory(
-            where=name, kind="weights", width=core.widths.entry, depth=core.depth, copies=banks
+            where=edge.pre,
+            kind="spikes",
+            width=width,
+            depth=edge.steps << (edge.words - 1).bit_length(),
+            copies=1,
+            detail=f"for {program.engines[edge.engine].name}",
         )
-        if core.format == "csr":
-            yield Memory(
-                where=name,
-                kind="pointers",
-                width=banks * core.widths.pointer,
-                depth=core.rows,
-                copies=1,
-            )
-        yield Memory(
-            where=name,
-            kind="state",
-            width=program.arithmetic.state_bits,
-            depth=core.layout.words,
-            copies=banks,
-        )
-        for table in core.tables:
-            depth, lanes = table.words.shape
-            yield Memory(
-                where=name,
-                kind="thresholds",
-                width=lanes * table.bits,
-                depth=depth,
-                copies=1,
-                detail=table.name.replace("_", " "),
-            )
-        if core.spiking:
-            depth = _SPIKE_STEPS * core.layout.words
-            yield Memory(where=name, kind="spikes", width=1, depth=depth, copies=banks)
-        if core in fifos:
-            slides = any(segment.window is not None for segment in core.segments)
-            width = core.widths.pointer + (core.widths.address if slides else 0)
-            yield Memory(
-                where=name, kind="buffers", width=width, depth=program.fifo_depth, copies=banks
-            )
+
+
+def _engine(program: FpgaProgram, engine: Engine) -> Iterator[Memory]:
+    name, banks, w = engine.name, program.banks, engine.widths
+
+    def memory(kind: MemoryKind, width: int, depth: int, copies: int, detail: str = "") -> Memory:
+        return Memory(where=name, kind=kind, width=width, depth=depth, copies=copies, detail=detail)
+
+    yield memory("weights", engine.entry_bits, engine.depth, banks)
+    if engine.format != "dense":
+        yield memory("pointers", banks * w.pointer, engine.rows, 1)
+    maps = len(map_words(program, engine))
+    if maps:
+        yield memory("pointers", map_bits(engine), maps, 1, "where kernels lie")
+    most = max(layer.layout.words for layer in engine.layers)
+    yield memory("state", w.sum, most, 2 * banks, "sums, two halves")
+    yield memory("state", v_bits(program), engine.states, banks, "membranes")
+    if any(layer.current for layer in engine.layers):
+        yield memory("state", program.arithmetic.state_bits, engine.states, banks, "currents")
+    fields = tabled(engine)
+    if fields:
+        width = sum(engine.layers[0].table(n).bits for n in fields)
+        depth = sum(table_depth(layer, fields) for layer in engine.layers)
+        yield memory("thresholds", banks * width, depth, 1, ", ".join(fields).replace("_", " "))
+    kernel = w.address + engine.taps if engine.taps else 0
+    yield memory("buffers", w.pointer + kernel + w.value, program.fifo_depth, banks)
 
 
 def cut(memory: Memory, block_bits: int) -> tuple[int, ...]:
@@ -135,17 +130,16 @@ def usage(program: FpgaProgram, device: Device) -> Usage:
     items: list[MemoryItem] = []
     taken: dict[str, float] = {}
     weights: dict[str, Memory] = {}
+    by_name = {engine.name: engine for engine in program.engines}
     for memory in memories(program):
         per_copy = blocks(memory, block_bits)
         taken[memory.where] = taken.get(memory.where, 0.0) + per_copy * memory.copies
         region = "distributed RAM" if memory.distributed else "block RAM"
         if memory.kind == "weights":
-            core = program.core(memory.where)
             weights[memory.where] = memory
-            items += _entry_items(core, region)
-        elif memory.kind == "pointers":
-            core = program.core(memory.where)
-            items += [_pointer_item(core, segment, region) for segment in core.segments]
+            items += _entry_items(by_name[memory.where], region)
+        elif memory.kind == "pointers" and not memory.detail:
+            items += _pointer_items(by_name[memory.where], region)
         else:
             items.append(
                 MemoryItem(
@@ -159,8 +153,8 @@ def usage(program: FpgaProgram, device: Device) -> Usage:
     total = math.ceil(sum(taken.values()))
     levers = [
         lever
-        for core in program
-        if (lever := _lever(core, weights[core.population], taken[core.population], block_bits))
+        for engine in program.engines
+        if (lever := _lever(engine, weights[engine.name], taken[engine.name], block_bits))
     ]
     resource = Resource(
         name="block RAM",
@@ -181,54 +175,55 @@ def usage(program: FpgaProgram, device: Device) -> Usage:
     )
 
 
-def _entry_items(core: Core, region: str) -> Iterator[MemoryItem]:
+def _entry_items(engine: Engine, region: str) -> Iterator[MemoryItem]:
     """Yield weight and index bits per projection; words that no row uses go to the last one."""
-    left = core.depth * core.layout.banks
-    lengths = core.lengths()
-    for i, segment in enumerate(core.segments):
+    left = engine.weights.size
+    segments = engine.segments
+    for number, segment in enumerate(segments):
         rows = slice(segment.first_row, segment.first_row + segment.rows)
-        words = int(lengths[rows].sum()) if i < len(core.segments) - 1 else left
+        words = int(engine.lengths[rows].sum()) if number < len(segments) - 1 else left
         left -= words
         fields: tuple[tuple[MemoryKind, int], ...] = (
-            ("weights", core.widths.weight),
-            ("indices", core.widths.index),
+            ("weights", engine.widths.weight),
+            ("indices", engine.entry_bits - engine.widths.weight),
         )
-        for kind, bits in fields:
-            if bits:
+        for kind, width in fields:
+            if width:
                 yield MemoryItem(
                     where=segment.projection,
                     kind=kind,
-                    bits=words * bits,
+                    bits=words * width,
                     region=region,
-                    detail=core.choice,
+                    detail=engine.choice,
                 )
 
 
-def _pointer_item(core: Core, segment: Segment, region: str) -> MemoryItem:
-    return MemoryItem(
-        where=segment.projection,
-        kind="pointers",
-        bits=segment.rows * core.layout.banks * core.widths.pointer,
-        region=region,
-    )
+def _pointer_items(engine: Engine, region: str) -> Iterator[MemoryItem]:
+    for segment in engine.segments:
+        yield MemoryItem(
+            where=segment.projection,
+            kind="pointers",
+            bits=segment.rows * engine.lengths.shape[1] * engine.widths.pointer,
+            region=region,
+        )
 
 
-def _lever(core: Core, memory: Memory, all_blocks: float, block_bits: int) -> Lever | None:
-    """Return how pruning shrinks a core's weight memory; None where it is not in block RAM.
+def _lever(engine: Engine, memory: Memory, all_blocks: float, block_bits: int) -> Lever | None:
+    """Return how pruning shrinks an engine's weight memory; None where it is not in block RAM.
 
     With its columns kept, a memory of d words takes at most d / depth + 1 blocks per column.
     Assumes that the pruned rows balance as well as these do.
     """
     columns = cut(memory, block_bits)
-    count = int(core.lengths().sum())
-    if core.format != "csr" or not columns or not count:
+    count = int(engine.lengths.sum())
+    if engine.format == "dense" or not columns or not count:
         return None
     share = memory.copies * _HALF_BLOCK.get(block_bits, block_bits) / block_bits
     per_word = share * sum(1 / deep for deep in columns)
     return Lever(
-        where=core.population,
+        where=engine.name,
         unit="nonzeros",
         count=count,
-        cost=per_word * core.depth / count,
+        cost=per_word * engine.depth / count,
         fixed=all_blocks - blocks(memory, block_bits) * memory.copies + share * len(columns),
     )

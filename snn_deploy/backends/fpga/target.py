@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 #: Setting -> (what it is, least, most).
 SETTINGS: dict[str, tuple[str, int, int]] = {
-    "banks": ("neuron banks that add in parallel", 1, 64),
+    "banks": ("neuron banks that add in parallel, a power of two", 1, 64),
     "fifo_depth": ("pointers that wait before a bank, a power of two", 2, 64),
-    "engines": ("0: an engine per layer, pipelined; 1: one engine for all layers", 0, 1),
+    "engines": ("engines that share the layers; 0: one per layer", 0, 64),
     "dense_rows": ("1: rows without indices where they take fewer bits; 0: never", 0, 1),
+    "bitmap_rows": ("1: rows with a bitmap where they take fewer bits; 0: never", 0, 1),
 }
+_POWERS = ("banks", "fifo_depth")
 _CHUNK_VALUES = 16_000_000  # neurons x steps x samples held at once
 
 
@@ -64,17 +66,17 @@ class FpgaTarget:
         return (
             (
                 "Linear, Affine",
-                "sparse rows with pointers, or dense rows where they take fewer bits",
+                "rows with indices, bitmaps or neither, whichever takes fewest bits",
             ),
             ("Conv1d, Conv2d", "groups, stride, dilation, padding; one kernel for all pixels"),
             ("SumPool2d, AvgPool2d", "tiling pools divide the event's address; others are kernels"),
             ("max pooling", "on spikes only: a sum pool and a threshold population"),
             ("other chains", "multiplied out into one sparse matrix"),
             ("batch norm, scales", "folded into weights and biases"),
-            ("LIF, IF, LI, Integrator", "value or subtract reset; 16-bit state that saturates"),
-            ("CubaLIF, CubaLI", "refused: no synaptic-current state"),
-            ("rate or event input", "analogue (direct) input is refused"),
-            ("recurrence, delays", "refused"),
+            ("LIF, IF, LI, Integrator", "value or subtract reset; 16-bit membrane that saturates"),
+            ("CubaLIF, CubaLI", "24-bit current; refused where it could grow beyond that"),
+            ("analogue (direct) input", "whole numbers that events carry: multiply-accumulates"),
+            ("recurrence, delays", "up to 62 steps, per projection or per synapse"),
         )
 
     def lower(self, network: Network, qnet: QNetwork | None, options: Options) -> Program:
@@ -84,7 +86,7 @@ class FpgaTarget:
         from snn_deploy.backends.fpga.layout import build
         from snn_deploy.device.load import load
 
-        assert qnet is not None and qnet.arithmetic.leak == "after"
+        assert qnet is not None
         device = load(self.default_device) if options.device is None else options.device
         if device.family != self.family:
             raise UsageError(
@@ -109,11 +111,6 @@ class FpgaTarget:
         qnet = program.qnet
         assert qnet is not None
         x = only_input(program.real, x)
-        if not bool(np.all((x == 0) | (x == 1))):
-            raise InputError(
-                "the accelerator takes spikes, and the input holds other values than 0 and 1",
-                hint="encode the input first (coding rate or events)",
-            )
         payload = cast("FpgaProgram", program.payload)
         engine = once(program, "engine", lambda: FixedEngine(decode(payload, qnet)))
         model = once(program, "cycles", lambda: CycleModel(payload))
@@ -122,8 +119,9 @@ class FpgaTarget:
         parts: list[Trace] = []
         for first in range(0, max(1, len(x)), most):
             wanted = cast("Record", "spikes" if record == "output" else record)
-            trace = engine.run(x[first : first + most], wanted)
-            trace = _measured(payload, program, trace, model.run(trace.spikes))
+            part = x[first : first + most]
+            trace = engine.run(part, wanted)
+            trace = _measured(payload, program, trace, model.run(_sent(program, part, trace)))
             parts.append(replace(trace, spikes={}) if record == "output" else trace)
         return joined(parts)
 
@@ -172,7 +170,7 @@ def settings(given: Mapping[str, int] | None) -> Settings:
         if name not in SETTINGS:
             raise UsageError(f"the fpga target has no setting {name!r}", hint=f"settings: {known}")
         what, least, most = SETTINGS[name]
-        power = name != "fifo_depth" or (value & (value - 1)) == 0
+        power = name not in _POWERS or (value & (value - 1)) == 0
         if isinstance(value, bool) or not least <= value <= most or not power:
             raise UsageError(
                 f"{name} is out of range ({what})",
@@ -183,8 +181,9 @@ def settings(given: Mapping[str, int] | None) -> Settings:
     return Settings(
         banks=chosen.get("banks", 8),
         fifo_depth=chosen.get("fifo_depth", 4),
-        engines="shared" if chosen.get("engines", 0) else "per-layer",
+        engines=chosen.get("engines", 0),
         dense_rows=bool(chosen.get("dense_rows", 1)),
+        bitmap_rows=bool(chosen.get("bitmap_rows", 1)),
     )
 
 
@@ -207,24 +206,54 @@ def _measured(payload: FpgaProgram, program: Program, trace: Trace, cycles: Cycl
     return _counted(payload, program, until(whole, stops, ran, arrived), cycles, latency)
 
 
+def _sent(program: Program, x: Array, trace: Trace) -> dict[str, Array]:
+    """Return what every population sends: spikes, and the whole numbers of an analogue input."""
+    from snn_deploy.backends.fpga.pack import VALUE_BITS
+    from snn_deploy.engine.host import graded_input
+
+    assert program.qnet is not None
+    name = program.real.input_population.name
+    if not program.qnet.levels:
+        return {**trace.spikes, name: x}
+    given = graded_input(program.qnet, x)[name]
+    top = (1 << (VALUE_BITS - 1)) - 1
+    largest = int(np.max(np.abs(given), initial=0))
+    if largest > top:
+        raise InputError(
+            "an input value is larger than the events of this target can carry",
+            used=f"{largest:,} of {top:,} levels",
+            hint="scale the input to at most 1, or pass samples that the network was trained on",
+        )
+    return {**trace.spikes, name: given}
+
+
 def _counted(
     payload: FpgaProgram, program: Program, trace: Trace, cycles: Cycles, latency: Array
 ) -> Trace:
     """Return the trace with what the accelerator did: operations, accesses and cycles."""
+    from snn_deploy.engine.count import analogue
+
     counts = dict(operations(program, trace))
-    state = payload.arithmetic.state_bits
+    v_bits = payload.arithmetic.state_max.bit_length() + 1
     timing: dict[str, Array] = {"cycles": latency}
-    for core in payload:
-        found, name, widths = cycles.cores[core.population], core.population, core.widths
+    graded = {p.name for p in program.real.projections if analogue(program.real, p)}
+    for engine, layer in payload.layers():
+        name, widths = layer.population, engine.widths
+        found = cycles.layers[name]
         ran = np.full(trace.samples, trace.steps) if trace.stop is None else trace.stop.ran[name]
         done = np.arange(trace.steps) < ran[:, None]
-        work, entries = trace.work(name), 0
-        for segment in core.segments:
+        work, entries, added_all = trace.work(name), 0, 0
+        for segment in layer.segments:
             where = segment.projection
+            if (where, "weight_read_bits") in counts:
+                continue  # another delay of the same projection: counted together
             read = int(found.entries[where][done].sum())
             added = int(found.accumulates[where][done].sum())
             entries += read
-            if segment.learned:
+            added_all += added
+            if where in graded:
+                counts[where, "macs"] = added
+            elif segment.learned:
                 # Multiplying a chain out merges or adds connections: what the accelerator adds
                 # up beyond the learned connections is the lowering's own.
                 own = min(added, counts[where, "synops_quantized"]) if segment.composite else added
@@ -234,20 +263,24 @@ def _counted(
             else:
                 counts[where, "synops_helper"] = added
             counts[where, "weight_read_bits"] = read * widths.weight
-            counts[where, "index_read_bits"] = read * widths.index
+            counts[where, "index_read_bits"] = read * (engine.entry_bits - widths.weight)
             rows = int(found.pointer_rows[where][done].sum())
-            counts[where, "pointer_read_bits"] = rows * core.layout.banks * widths.pointer
-        swept = work * core.layout.banks * core.layout.words
-        accesses = (entries + swept) * state
+            pointer = 0 if engine.format == "dense" else payload.banks * widths.pointer
+            counts[where, "pointer_read_bits"] = rows * pointer
+        swept = work * payload.banks * layer.layout.words
+        kept = v_bits + (payload.arithmetic.state_bits if layer.current else 0)
+        # A sum is read and written for every entry, read and cleared in every sweep.
+        accesses = (added_all + swept) * widths.sum + swept * kept
         counts[name, "state_read_bits"] = accesses
         counts[name, "state_write_bits"] = accesses
-        counts[name, "cycles"] = int(found.total[done].sum())
+        busy = found.ingest + found.sweep
+        counts[name, "cycles"] = int(busy[done].sum())
         counts[name, "fpga:stall_cycles"] = int(found.stalls[done].sum())
         counts[name, "fpga:fifo_pushes"] = int(found.pushes[done].sum())
         counts[name, "fpga:parameter_read_bits"] = work * sum(
-            core.layout.words * t.words.shape[1] * t.bits for t in core.tables if t.per != "core"
+            layer.layout.words * payload.banks * t.bits for t in layer.tables if t.per != "layer"
         )
-        timing[f"cycles/{name}"] = (found.total * done).sum(axis=1)
+        timing[f"cycles/{name}"] = (busy * done).sum(axis=1)
         for part, spent in found.parts.items():
             timing[f"cycles/{name}/{part}"] = (spent * done).sum(axis=1)
     return replace(trace, events=Events(counts), timing=timing)
