@@ -13,6 +13,7 @@ import pytest
 from snn_deploy.backends.loihi import environment
 from snn_deploy.errors import ExternalToolError, MissingDependencyError, OutputError
 from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
+from snn_deploy.io.programs import locked
 
 VERSIONS = {"python": "3.11.7", "lava-nc": "0.10.0"}
 
@@ -199,7 +200,7 @@ def test_the_variable_names_an_interpreter_without_lava(cache, monkeypatch):
 
 
 def _hold_lock(path: Path, held, release) -> None:
-    with environment._lock(path, lambda _: None):
+    with locked(path, lambda _: None, "waiting"):
         held.set()
         release.wait(30)
 
@@ -217,7 +218,7 @@ def test_parallel_set_ups_wait_for_each_other(tmp_path):
         release.set()  # only once we wait does the other one let go
 
     said: list[str] = []
-    with environment._lock(path, report):
+    with locked(path, report, "waiting for the other"):
         other.join(30)
         assert other.exitcode == 0
-    assert said == ["waiting for another set-up to finish"]
+    assert said == ["waiting for the other"]

@@ -13,16 +13,16 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snn_deploy.errors import ExternalToolError, MissingDependencyError, OutputError
 from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
+from snn_deploy.io.programs import last_lines, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 PYTHON_VARIABLE = "SNN_DEPLOY_LAVA_PYTHON"
 SETUP_COMMAND = "snn-deploy setup loihi"
@@ -99,7 +99,8 @@ def setup(
     folder = cache_folder() / f"lava-{version[0]}.{version[1]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_name(folder.name + ".lock"), report):
+        lock = folder.with_name(folder.name + ".lock")
+        with locked(lock, report, "waiting for another set-up to finish"):
             found = None if force else _read_marker(folder)
             if found is not None:
                 _mark_as_last(folder / MARKER)
@@ -242,23 +243,7 @@ def _run(command: Sequence[str], limit_s: float) -> subprocess.CompletedProcess[
         return subprocess.CompletedProcess(command, 127, "", error.strerror or str(error))
 
 
-def _tail(answer: subprocess.CompletedProcess[str], lines: int = 3) -> str:
+def _tail(answer: subprocess.CompletedProcess[str]) -> str:
     """Return the last words of a program: of its errors, else of its output."""
     text = answer.stderr.strip() or answer.stdout.strip()
-    kept = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in kept if line.startswith("ERROR")]
-    return " | ".join((errors or kept)[-lines:]) or f"exit code {answer.returncode}"
-
-
-@contextmanager
-def _lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; it ends with the process, however that ends."""
-    import fcntl
-
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting for another set-up to finish")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    return last_lines(text, most=3, errors=("ERROR",)) or f"exit code {answer.returncode}"

@@ -25,6 +25,7 @@ from snn_deploy.backends.loihi.job import ConvJob, JobInput, JobPopulation, Lava
 from snn_deploy.backends.loihi.job_check import check_job
 from snn_deploy.backends.loihi.netx_job import NetxJob
 from snn_deploy.errors import ExternalToolError, OutputError
+from snn_deploy.io.programs import Ended, last_lines, last_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 FOLDER_PREFIX = "snn-deploy-lava-"
 STOP_GRACE_S = 5.0
-MESSAGE_LINES = 6
 LOG_BYTES = 4000
 INT16 = np.iinfo(np.int16)
 
@@ -238,9 +238,7 @@ class _Worker:
         """Return the end of what Lava printed, or None if it said nothing."""
         size = os.fstat(self.log.fileno()).st_size
         text = os.pread(self.log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
-        if not text.strip():
-            return None
-        return f"Lava's last words: {_last_lines(text.decode(errors='replace'))}"
+        return last_words("Lava", text.decode(errors="replace"))
 
 
 @contextlib.contextmanager
@@ -310,10 +308,10 @@ def _await_outcome(worker: _Worker, timeout_s: float) -> None:
         outcome = json.loads(said)
     except ValueError:
         code = process.wait()
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        how = Ended(code=code, output="").how
         raise ExternalToolError(f"the Lava worker {how}", used=worker.last_words()) from None
     if not outcome["ok"]:
-        message = _last_lines(outcome["message"])
+        message = last_lines(outcome["message"]) or "no message"
         raise ExternalToolError(f"Lava failed: {message}", used=worker.last_words())
 
 
@@ -368,15 +366,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _last_lines(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip("~^ \t")]
-    return " | ".join(lines[-MESSAGE_LINES:]) or "no message"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
