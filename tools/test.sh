@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set-up, source checks, then the whole test suite; arguments go to pytest.
-# SNN_DEPLOY_REQUIRE=lava,sinabs makes a missing one of these a failure instead of a skip.
+# SNN_DEPLOY_REQUIRE=lava,sinabs,verilator,yosys makes a missing one of these a failure instead
+# of a skip.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install dev
 install_sinabs

@@ -45,8 +45,22 @@ def _lava() -> tuple[str, str]:
     return text, f"Loihi's simulator, {found.python}"
 
 
+def _fpga(name: str) -> tuple[str, str]:
+    """Return an FPGA tool's version and purpose, or what is wrong and what mends it."""
+    from snn_deploy.backends.fpga import tools
+
+    try:
+        found = tools.require(name)
+    except MissingDependencyError as error:
+        missing = "broken" if error.where else "missing"
+        return missing, f"{tools.purpose(name)}: {error.message}; {error.hint}"
+    where = found.command[0] if found.origin in ("PATH", tools.variable(name)) else found.origin
+    return found.version, f"{tools.purpose(name)}, {where}"
+
+
 def doctor_report() -> Report:
     """Return what is installed, what is missing, and the command that adds it."""
+    from snn_deploy.backends.fpga.tools import NAMES
     from snn_deploy.io.cache import cache_folder
 
     rows: list[tuple[str, str, str]] = []
@@ -56,6 +70,7 @@ def doctor_report() -> Report:
         found = _version(package)
         rows.append((package, found or "missing", purpose if found else f"{purpose}: {fix}"))
     rows.append(("lava", *_lava()))
+    rows.extend((name, *_fpga(name)) for name in NAMES)
     facts = (
         ("snn-deploy", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from snn_deploy.backends.fpga import tools
 from snn_deploy.backends.loihi import environment
 from snn_deploy.device.load import names
 from tests.cli.helpers import run_cli
@@ -106,6 +107,26 @@ def test_doctor_names_a_missing_package_and_its_command(monkeypatch):
     parts = {p["part"]: p for p in run_cli("doctor", "--json", "-").json["parts"]}
     assert parts["norse"]["version"] == "missing"
     assert "pip install 'snn-deploy[train]'" in parts["norse"]["for"]
+
+
+def test_doctor_shows_the_fpga_tools(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools, "_packaged", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in tools.NAMES:
+        monkeypatch.delenv(tools.variable(name), raising=False)
+    own = tmp_path / "own"
+    own.write_text("#!/bin/sh\necho Yosys 0.50\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("SNN_DEPLOY_YOSYS", str(own))
+    monkeypatch.setenv("SNN_DEPLOY_VERILATOR", str(tmp_path / "none"))
+    parts = {p["part"]: p for p in run_cli("doctor", "--json", "-").json["parts"]}
+    assert parts["yosys"]["version"] == "0.50"
+    assert parts["yosys"]["for"] == f"synthesis, {own}"
+    assert parts["verilator"]["version"] == "broken"
+    assert "unset SNN_DEPLOY_VERILATOR" in parts["verilator"]["for"]
+    assert parts["nextpnr-ecp5"]["version"] == "missing"
+    assert tools.INSTALL in parts["nextpnr-ecp5"]["for"]
+    assert "sudo apt install g++ make" in parts["make"]["for"]
 
 
 def test_setup_returns_what_is_there(tmp_path, monkeypatch):

@@ -37,9 +37,9 @@ def test_variables():
 @pytest.mark.parametrize("name", tools.NAMES)
 def test_a_missing_tool_names_the_command_that_installs_it(bare, name):
     assert tools.find(name) is None
-    with pytest.raises(MissingDependencyError, match="is not installed") as caught:
+    with pytest.raises(MissingDependencyError) as caught:
         tools.require(name)
-    assert name in caught.value.message and tools.purpose(name) in caught.value.message
+    assert caught.value.message == f"{name} is not installed"
     assert caught.value.exit_code == 7
     system = name in ("c++", "make")
     assert ("sudo apt install g++ make" if system else tools.INSTALL) in str(caught.value.hint)

@@ -126,9 +126,7 @@ def require(name: str) -> Tool:
     if isinstance(found, Tool):
         return found
     raise MissingDependencyError(
-        f"{name} is not installed: {_KNOWN[name].purpose} needs it"
-        if not found
-        else f"{name} cannot be used: {found}",
+        f"{name} cannot be used: {found}" if found else f"{name} is not installed",
         used=f"looked at {variable(name)}, the PATH and this Python's packages",
         hint=how_to_install(name),
     )
