@@ -6,7 +6,7 @@ tolerance. The second is a measurement. Where no independent simulator ran, it s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def verify(
     if oracle is not None:
         judged = oracle.run(program, x)
         # The float engine runs the program; the oracle, the network that it stands for.
-        mine = lowered if program.qnet is None else ours
+        mine = lowered if program.qnet is None else replace(ours, machine=lowered.machine)
         proof = compare(
             network, judged, mine, names=(oracle.version(), own), tolerance=oracle.tolerance
         )

@@ -16,21 +16,24 @@ from snn_deploy.ir.trace import Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """The first value that differs. neuron: index in C order; judge and ours: both values."""
+    """The first value that differs. neuron: index in C order, None for what a whole population
+    did; judge and ours: both values.
+    """
 
     population: str
     origin: str
     variable: str
     sample: int
     step: int
-    neuron: int
+    neuron: int | None
     judge: float
     ours: float
 
     def __str__(self) -> str:
+        which = self.variable if self.neuron is None else f"{self.variable} of neuron {self.neuron}"
         return (
-            f"{self.origin or self.population}, {self.variable} of neuron {self.neuron} at step "
-            f"{self.step} of sample {self.sample}: {self.judge:g} there, {self.ours:g} here"
+            f"{self.origin or self.population}, {which} at step {self.step} of sample "
+            f"{self.sample}: {self.judge:g} there, {self.ours:g} here"
         )
 
 
@@ -119,6 +122,12 @@ def compare(
                     judge=float(a[found]),
                     ours=float(b[found]),
                 )
+    for kind in judge.machine.keys() & ours.machine.keys():
+        found_ = _machine(network, kind, judge, ours)
+        values[kind], wrong[kind] = found_[:2]
+        late = found_[2]
+        if late is not None and first is None:
+            first = late
     assert values, "a judge records at least one population"
     return Comparison(
         judge=names[0],
@@ -131,6 +140,34 @@ def compare(
         first=first,
         note=_note(names[0], left_out, silent),
     )
+
+
+def _machine(
+    network: Network, kind: str, judge: Trace, ours: Trace
+) -> tuple[int, int, Mismatch | None]:
+    """Return how many figures of a kind were compared, how many differ, and the first."""
+    total = wrong = 0
+    first: Mismatch | None = None
+    for name, figures in ours.machine[kind].items():
+        for figure, mine in figures.items():
+            theirs = judge.machine[kind][name][figure]
+            differs = theirs != mine
+            total += differs.size
+            wrong += int(differs.sum())
+            at = np.argwhere(differs)
+            if len(at) and (first is None or tuple(at[0]) < (first.sample, first.step)):
+                sample, step = int(at[0][0]), int(at[0][1])
+                first = Mismatch(
+                    population=name,
+                    origin=network.where(name),
+                    variable=f"{kind}: {figure}",
+                    sample=sample,
+                    step=step,
+                    neuron=None,
+                    judge=float(theirs[sample, step]),
+                    ours=float(mine[sample, step]),
+                )
+    return total, wrong, first
 
 
 def _note(judge: str, left_out: list[str], silent: list[str]) -> str:

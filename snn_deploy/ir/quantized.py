@@ -41,8 +41,8 @@ class Arithmetic:
     resets: kinds the target has.
     hop_steps: latency per synapse layer. max_delay_steps: most extra steps a projection has.
     max_exponent: most bits by which a projection's summed weights can be shifted left.
-    analogue: how values other than spikes can enter (see QNetwork), by preference. initial_state: whether a
-    membrane can start elsewhere than at 0.
+    analogue: how values other than spikes can enter (see QNetwork), by preference.
+    initial_state: whether a membrane can start elsewhere than at 0.
     """
 
     name: str

@@ -24,7 +24,9 @@ class Trace:
     timing: per sample figures by name ("cycles"). samples and steps: what ran. overflows: integer
     states that were "saturated" at the end of their range or "wrapped" around it; empty for floats
     and where nobody watched. stop: where samples stopped early, else None; counts, events and
-    timing then end there, output, spikes and states go on to the last step.
+    timing then end there, output, spikes and states go on to the last step. machine: what clocked
+    hardware did in all steps, where recorded: kind ("cycles", "counters") -> population -> figure
+    -> int64 (samples, steps).
     """
 
     output: Array
@@ -37,6 +39,7 @@ class Trace:
     timing: Mapping[str, Array] = field(default_factory=dict)
     overflows: Mapping[str, int] = field(default_factory=dict)
     stop: Stop | None = None
+    machine: Mapping[str, Mapping[str, Mapping[str, Array]]] = field(default_factory=dict)
 
     @property
     def mean_steps(self) -> float:
@@ -95,6 +98,10 @@ def joined(parts: Sequence[Trace]) -> Trace:
         events=Events.sum(p.events for p in parts),
         timing=_chained([p.timing for p in parts]),
         overflows={k: sum(p.overflows[k] for p in parts) for k in head.overflows},
+        machine={
+            kind: {n: _chained([p.machine[kind][n] for p in parts]) for n in by_name}
+            for kind, by_name in head.machine.items()
+        },
         stop=None
         if not stops
         else Stop(

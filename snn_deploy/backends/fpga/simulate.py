@@ -3,125 +3,145 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from snn_deploy.backends.fpga.images import hex_image, images
+from snn_deploy.backends.fpga import tools
+from snn_deploy.backends.fpga.artifacts import SOURCES, TOP, source, write_images
 from snn_deploy.backends.fpga.program import FpgaProgram
 from snn_deploy.backends.fpga.verilog import (
     accelerator,
     bits_for,
-    prefix,
     u_bits,
     v_bits,
     value_bits,
 )
+from snn_deploy.errors import ExternalToolError, OutputError
+from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
+from snn_deploy.io.programs import last_words, locked, run_program
 from snn_deploy.ir.arrays import Array
 
-from snn_deploy.backends.fpga.artifacts import SOURCES, source, write_images
+BUILD_LIMIT_S = 1800.0
+RUN_LIMIT_S = 3600.0
+BENCH = "bench.cpp"
+_HANGS = 3  # the bench's exit code for a sample that does not end
+#: Rows of JOBS: kind, sample, engine, layer, step, cycle, and the counters.
+COUNTERS = ("rows", "pushes", "reads", "adds", "stalls")
+KINDS = ("begin", "ingested", "sweeping", "swept", "done")
+_JOB = 6 + len(COUNTERS)
 
 
-def write_sources(program: FpgaProgram, folder: Path) -> None:
-    for name in (*SOURCES, "bench.cpp"):
-        (folder / name).write_bytes((RTL / name).read_bytes())
-    (folder / "accelerator.sv").write_text(accelerator(program))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recording:
+    """What the bench wrote down, int32: jobs (n, 11), words (n, 7 + 2 banks); see bench.cpp."""
+
+    jobs: Array
+    words: Array
+
+
+def versions() -> str:
+    """Return which Verilator runs; MissingDependencyError without it, a compiler or make."""
+    for name in ("c++", "make"):
+        tools.require(name)
+    return str(tools.require("verilator"))
+
+
+def simulate(program: FpgaProgram, x: Array, most_cycles: int) -> Recording:
+    """Run whole numbers x (samples, steps, ...), 0 where there is no event.
+
+    most_cycles: after which a sample is taken to hang. Raises MissingDependencyError without the
+    tools, ExternalToolError where one fails or the design hangs.
+    """
+    binary = build(program)
+    with tempfile.TemporaryDirectory(prefix="snn-deploy-rtl-") as temporary:
+        folder = Path(temporary)
+        write_images(program, folder)
+        _events(program, x).tofile(folder / "events.bin")
+        arguments = ("events.bin", "jobs.bin", "words.bin", str(most_cycles))
+        ended = run_program(
+            (str(binary), *arguments), name="the simulation", cwd=folder, timeout_s=RUN_LIMIT_S
+        )
+        if ended.code == _HANGS:
+            raise ExternalToolError(
+                "the simulated hardware does not finish a sample",
+                used=f"{most_cycles:,} cycles",
+                hint="report this with the model and the input: the model foresees when it ends",
+            )
+        if ended.code:
+            raise ExternalToolError(
+                f"the simulation {ended.how}",
+                where=str(binary),
+                used=last_words("the simulation", ended.output),
+                hint="remove that file, so that it is built again",
+            )
+        jobs = np.fromfile(folder / "jobs.bin", np.int32).reshape(-1, _JOB)
+        words = np.fromfile(folder / "words.bin", np.int32).reshape(-1, 7 + 2 * program.banks)
+    return Recording(jobs=jobs, words=words)
+
+
+def build(program: FpgaProgram) -> Path:
+    """Return the simulation of a design, compiled by Verilator unless the cache has it.
+
+    Memory images are not part of it: one design runs any weights of the same sizes.
+    """
+    verilator = tools.require("verilator")
+    compiler = tools.require("c++")
+    tools.require("make")
+    files = {name: source(name) for name in (*SOURCES, BENCH)}
+    files[TOP] = accelerator(program).encode()
+    files["engines.h"] = _constants(program).encode()
+    content = b"".join(name.encode() + b"\0" + files[name] for name in sorted(files))
+    digest = hashlib.sha256(content + str((verilator, compiler)).encode()).hexdigest()[:24]
+    cache = cache_folder() / "rtl"
+    binary = cache / digest
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(cache / f"{digest}.lock", tools.no_report, ""):
+            if not binary.is_file():
+                with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                    folder = Path(temporary)
+                    for name, data in files.items():
+                        (folder / name).write_bytes(data)
+                    tools.run(verilator, _arguments(), cwd=folder, timeout_s=BUILD_LIMIT_S)
+                    os.replace(folder / "obj" / "Vaccelerator", binary)
+    except OSError as error:
+        raise OutputError(
+            f"cannot keep the compiled simulation: {error.strerror or error}",
+            where=str(cache),
+            hint=f"free some space, or set {CACHE_VARIABLE} to a writable folder",
+        ) from error
+    return binary
+
+
+def _arguments() -> list[str]:
+    return [
+        "--cc", "--exe", "--build", "-j", "2", "-O3", "-CFLAGS", "-O2 -std=c++17",
+        "--top-module", "accelerator", "-DMONITOR", "-Wno-fatal", "-Wno-lint", "--Mdir", "obj",
+        # Verilator that was configured for another compiler leaves this empty.
+        "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include",
+        TOP, *SOURCES, BENCH,
+    ]  # fmt: skip
+
+
+def _constants(program: FpgaProgram) -> str:
     engines = " ".join(f"X({e.index}, {u_bits(e, program)})" for e in program.engines)
-    (folder / "engines.h").write_text(
+    return (
         f"#pragma once\n#define BANKS {program.banks}\n#define V_BITS {v_bits(program)}\n"
         f"#define ENGINES(X) {engines}\n"
     )
 
 
-def write_images(program: FpgaProgram, folder: Path) -> None:
-    for engine in program.engines:
-        for name, width, words in images(program, engine):
-            (folder / f"{prefix(engine)}{name}.hex").write_bytes(hex_image(words, width))
-
-
-def build(program: FpgaProgram, cache: Path) -> Path:
-    import sys
-
-    work = cache / "new"
-    work.mkdir(parents=True, exist_ok=True)
-    write_sources(program, work)
-    digest = hashlib.sha256(
-        b"".join(
-            (work / n).read_bytes() for n in (*SOURCES, "bench.cpp", "accelerator.sv", "engines.h")
-        )
-    ).hexdigest()[:16]
-    binary = cache / digest
-    if binary.is_file():
-        return binary
-    verilator = Path(sys.executable).parent / "verilator-cli"
-    done = subprocess.run(
-        [
-            verilator,
-            "--cc",
-            "--exe",
-            "--build",
-            "-j",
-            "2",
-            "-O3",
-            "-CFLAGS",
-            "-O2 -std=c++17",
-            "--top-module",
-            "accelerator",
-            "-DMONITOR",
-            "-Wall",
-            "-Wno-UNUSEDSIGNAL",
-            "-Wno-UNUSEDPARAM",
-            "-Wno-PINCONNECTEMPTY",
-            "--Mdir",
-            "obj",
-            "accelerator.sv",
-            *SOURCES,
-            "bench.cpp",
-        ],
-        cwd=work,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout[-3000:] + done.stderr[-6000:])
-    (work / "obj" / "Vaccelerator").rename(binary)
-    return binary
-
-
-@dataclass
-class Simulation:
-    jobs: Array
-    words: Array
-    banks: int
-
-
-def simulate(program: FpgaProgram, x: Array, cache: Path, limit: int = 10_000_000) -> Simulation:
-    binary = build(program, cache)
-    run = cache / "run"
-    run.mkdir(exist_ok=True)
-    write_images(program, run)
+def _events(program: FpgaProgram, x: Array) -> Array:
+    """Return the bench's input, int32."""
     flat = x.reshape(*x.shape[:2], -1)
-    parts = [np.array(flat.shape[:2], np.int32)]
-    id_bits, value = bits_for(program.input[1]), value_bits(program)
-    for sample in flat:
-        for step in sample:
-            ids = np.flatnonzero(step)
-            events = ids.astype(np.int64)
-            if value:
-                events = events | ((step[ids].astype(np.int64) & ((1 << value) - 1)) << id_bits)
-            parts.append(np.array([ids.size], np.int32))
-            parts.append(events.astype(np.int32))
-    np.concatenate(parts).tofile(run / "events.bin")
-    done = subprocess.run(
-        [binary, "events.bin", "jobs.bin", "words.bin", str(limit)],
-        cwd=run,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{done.returncode} {done.stderr}")
-    jobs = np.fromfile(run / "jobs.bin", np.int32).reshape(-1, 11)
-    words = np.fromfile(run / "words.bin", np.int32).reshape(-1, 7 + 2 * program.banks)
-    return Simulation(jobs=jobs, words=words, banks=program.banks)
+    number, value = bits_for(program.input[1]), value_bits(program)
+    parts = [np.array(flat.shape[:2], np.int64)]
+    for step in flat.reshape(-1, flat.shape[2]):
+        ids = np.flatnonzero(step)
+        values = step[ids].astype(np.int64) & ((1 << value) - 1)
+        parts += [np.array([ids.size]), ids | (values << number if value else 0)]
+    return np.concatenate(parts).astype(np.int32)

@@ -41,7 +41,7 @@ class FpgaTarget:
     """A run-ahead, sparse, event-driven accelerator; its cycles are modelled, not synthesized."""
 
     name = "fpga"
-    title = "FPGA accelerator (cycle model)"
+    title = "FPGA accelerator (RTL, and its cycle model)"
     family = "fpga"
     default_device = "ecp5-25f"
     charged = (
@@ -54,7 +54,7 @@ class FpgaTarget:
         "state_read_bits",
         "state_write_bits",
     )
-    places = ("emulator",)
+    places = ("emulator", "rtl")
     settings = SETTINGS
 
     def arithmetic(self) -> Arithmetic | None:
@@ -105,6 +105,7 @@ class FpgaTarget:
         """
         from snn_deploy.backends.fpga.cycles import CycleModel
         from snn_deploy.backends.fpga.decode import decode
+        from snn_deploy.backends.fpga.oracle import machine_of
         from snn_deploy.engine.fixed import FixedEngine
         from snn_deploy.engine.loop import only_input
 
@@ -121,7 +122,11 @@ class FpgaTarget:
             wanted = cast("Record", "spikes" if record == "output" else record)
             part = x[first : first + most]
             trace = engine.run(part, wanted)
-            trace = _measured(payload, program, trace, model.run(_sent(program, part, trace)))
+            name = program.real.input_population.name
+            cycles = model.run({**trace.spikes, name: sent(program, part)})
+            trace = _measured(payload, program, trace, cycles)
+            if record == "states":
+                trace = replace(trace, machine=machine_of(cycles))
             parts.append(replace(trace, spikes={}) if record == "output" else trace)
         return joined(parts)
 
@@ -151,8 +156,10 @@ class FpgaTarget:
         return usage(program.payload, program.device)
 
     def oracle(self) -> Oracle | None:
-        """Return None: no RTL simulation judges the model yet."""
-        return None
+        """Return Verilator on the RTL that ``write`` emits."""
+        from snn_deploy.backends.fpga.oracle import RtlOracle
+
+        return RtlOracle()
 
     def write(self, program: Program, folder: Path, stem: str) -> list[str]:
         """Write hex images and ``config.json``; ``stem`` is not used, memories have fixed names."""
@@ -206,16 +213,15 @@ def _measured(payload: FpgaProgram, program: Program, trace: Trace, cycles: Cycl
     return _counted(payload, program, until(whole, stops, ran, arrived), cycles, latency)
 
 
-def _sent(program: Program, x: Array, trace: Trace) -> dict[str, Array]:
-    """Return what every population sends: spikes, and the whole numbers of an analogue input."""
+def sent(program: Program, x: Array) -> Array:
+    """Return the whole numbers that the input sends, 0 for no event; InputError for others."""
     from snn_deploy.backends.fpga.pack import VALUE_BITS
     from snn_deploy.engine.host import graded_input
 
     assert program.qnet is not None
-    name = program.real.input_population.name
     if not program.qnet.levels:
-        return {**trace.spikes, name: x}
-    given = graded_input(program.qnet, x)[name]
+        return x
+    given = graded_input(program.qnet, x)[program.real.input_population.name]
     top = (1 << (VALUE_BITS - 1)) - 1
     largest = int(np.max(np.abs(given), initial=0))
     if largest > top:
@@ -224,7 +230,7 @@ def _sent(program: Program, x: Array, trace: Trace) -> dict[str, Array]:
             used=f"{largest:,} of {top:,} levels",
             hint="scale the input to at most 1, or pass samples that the network was trained on",
         )
-    return {**trace.spikes, name: given}
+    return np.asarray(given)
 
 
 def _counted(

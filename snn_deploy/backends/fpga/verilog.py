@@ -10,8 +10,8 @@ from snn_deploy.backends.fpga.images import (
     map_starts,
     map_words,
     packed_parameter,
-    tabled,
     table_depth,
+    tabled,
 )
 from snn_deploy.backends.fpga.program import Edge, Engine, FpgaProgram
 
