@@ -4,9 +4,9 @@
 // another. Entries are added one per cycle: weight read, address, accumulator read, add. Two
 // accumulators per neuron: one half takes entries while the sweep reads and clears the other.
 // Accumulators are as wide as their largest possible sum: the compiler proves that none overflows.
+// The weight memory stands outside, so that all banks are the same module.
 module bank #(
     parameter int FORMAT = 0,    // 0: rows with indices (CSR); 1: bitmap rows; 2: dense rows
-    parameter int DEPTH = 64,    // words of the weight memory
     parameter int WORDS = 16,    // neurons
     parameter int FIFO = 4,      // rows that wait, a power of two
     parameter int WB = 8,        // bits of a weight
@@ -18,7 +18,6 @@ module bank #(
     parameter int AB = 4,        // bits of a neuron's address
     parameter int VALUE = 0,     // bits of an event's value, 0: spikes
     parameter int ACC = 16,      // bits of an accumulator
-    parameter     WEIGHTS = "",  // file of the weight memory
     localparam int EB = (FORMAT == 0) ? ((TAPS > 0 ? TB : 0) + IB + WB) : WB,
     localparam int MB = (TAPS > 0) ? TAPS : 1,
     localparam int VB = (VALUE > 0) ? VALUE : 1
@@ -34,19 +33,19 @@ module bank #(
     input  logic signed [VB-1:0]  value,
     output logic                  full,
     output logic                  busy,
-    output logic                  reads,   // a weight is read in this cycle
-    output logic                  adds,    // and one is added
+    // weight memory: read in one cycle, there in the next
+    output logic                  reads,
+    output logic [SB-1:0]         read_address,
+    input  logic [EB-1:0]         entry,
+    output logic                  adds,    // an entry is added in this cycle
     // accumulators
     input  logic                  half,
     input  logic                  sweeping,
     input  logic                  sweep_half,
     input  logic [AB-1:0]         sweep_address,
     output logic signed [ACC-1:0] sum
-);
+); /* verilator no_inline_module */
     localparam int FW = $clog2(FIFO);
-
-    logic [EB-1:0] weights[0:DEPTH-1];
-    initial if (WEIGHTS != "") $readmemh(WEIGHTS, weights);
 
     // Rows that wait.
     logic [SB+NB-1:0] fifo[0:FIFO-1];
@@ -126,14 +125,14 @@ module bank #(
     endgenerate
 
     // Weight read.
-    logic [EB-1:0] entry;
+    assign reads = left != 0;
+    assign read_address = at;
     logic w_valid, a_valid, s_valid, f_valid;
     logic a_moves, s_moves;  // an entry, whether or not it reaches a neuron
     logic [AB-1:0] w_place, w_base, a_address, s_address, f_address;
     logic [MB-1:0] w_reach;
     logic signed [VB-1:0] w_value, a_value;
     logic signed [WB-1:0] a_weight;
-    always_ff @(posedge clk) if (left != 0) entry <= weights[at];
     always_ff @(posedge clk) begin
         w_valid <= (left != 0) & ~clear;
         w_place <= place;
@@ -215,7 +214,6 @@ module bank #(
         end
     endgenerate
     assign sum = $signed(sums_read[ACC*sweep_from+:ACC]);
-    assign reads = left != 0;
     assign adds = s_valid;
     assign busy = (waiting != 0) | (left != 0) | w_valid | a_moves | s_moves;
 endmodule

@@ -127,6 +127,7 @@ module engine #(
     localparam int MA = (MAPS > 1) ? $clog2(MAPS) : 1;
     localparam int VA = (STATES > 1) ? $clog2(STATES) : 1;
     localparam int PTR = SB + NB;
+    localparam int EB = (FORMAT == 0) ? ((TAPS > 0 ? TB : 0) + IB + WB) : WB;
 
     // ---------------------------------------------------------------------- ingest: jobs
     typedef enum logic [1:0] {JOB, SEGMENT, STREAM, FLUSH} ingest_t;
@@ -382,16 +383,21 @@ module engine #(
     wire [P-1:0] present_lanes = top4 ? LAYER_LAST[P*s_layer+:P] : '1;
     generate
         for (genvar b = 0; b < P; b++) begin : g_bank
+            logic [EB-1:0] weights[0:DEPTH-1];
+            initial $readmemh({PREFIX, "weights.b", 8'(48 + b / 10), 8'(48 + b % 10), ".hex"}, weights);
+            logic [SB-1:0] read_address;
+            logic [EB-1:0] entry;
+            always_ff @(posedge clk) if (reads[b]) entry <= weights[read_address];
+
             logic signed [ACC-1:0] sum;
             bank #(
-                .FORMAT(FORMAT), .DEPTH(DEPTH), .WORDS(WORDS), .FIFO(FIFO), .WB(WB), .IB(IB),
-                .TAPS(TAPS), .TB(TB), .SB(SB), .NB(NB), .AB(AB), .VALUE(VALUE), .ACC(ACC),
-                .WEIGHTS({PREFIX, "weights.b", 8'(48 + b / 10), 8'(48 + b % 10), ".hex"})
+                .FORMAT(FORMAT), .WORDS(WORDS), .FIFO(FIFO), .WB(WB), .IB(IB),
+                .TAPS(TAPS), .TB(TB), .SB(SB), .NB(NB), .AB(AB), .VALUE(VALUE), .ACC(ACC)
             ) i_bank (
                 .clk, .clear,
                 .push(pushes[b]), .start(pointer4[PTR*b+NB+:SB]), .row(pointer4[PTR*b+:NB]),
                 .base(base4), .reach(reach4), .value(value4),
-                .full(full[b]), .busy(busy[b]), .reads(reads[b]), .adds(adds[b]),
+                .full(full[b]), .busy(busy[b]), .reads(reads[b]), .read_address, .entry, .adds(adds[b]),
                 .half, .sweeping(issue), .sweep_half, .sweep_address(swept[AB-1:0]), .sum
             );
 

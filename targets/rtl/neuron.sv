@@ -33,7 +33,7 @@ module neuron #(
     output logic signed [UB-1:0]  new_u,
     output logic signed [VB-1:0]  new_v,
     output logic                  spike
-);
+); /* verilator no_inline_module */
     localparam int W = (UB > VB ? UB : VB) + 2;  // holds decay(v) + u + bias
 
     function automatic logic signed [VB-1:0] saturated(input logic signed [W-1:0] x);
