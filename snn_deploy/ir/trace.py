@@ -25,8 +25,8 @@ class Trace:
     states that were "saturated" at the end of their range or "wrapped" around it; empty for floats
     and where nobody watched. stop: where samples stopped early, else None; counts, events and
     timing then end there, output, spikes and states go on to the last step. machine: what clocked
-    hardware did in all steps, where recorded: kind ("cycles", "counters") -> population -> figure
-    -> int64 (samples, steps).
+    hardware did in all steps, where recorded: kind ("cycles", "counters", "results") -> population
+    -> figure -> int64 (samples, steps).
     """
 
     output: Array

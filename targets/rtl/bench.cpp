@@ -1,11 +1,13 @@
 // Runs samples through the accelerator under Verilator and writes down what it does.
 //
-//     bench EVENTS JOBS WORDS LIMIT
+//     bench EVENTS JOBS WORDS LIMIT EARLY
 //
 // EVENTS: int32: samples, steps; then per sample and step: how many events, and for each {value,
 // number} as one word. JOBS: int32 rows: kind, sample, engine, layer, step, cycle, rows, pushes,
 // reads, adds, stalls. WORDS: int32 rows: sample, engine, layer, step, word, spikes (two words),
-// v and u of all banks. LIMIT: cycles after which a sample is taken to hang (exit 3).
+// v and u of all banks. LIMIT: cycles after which a sample is taken to hang (exit 3). EARLY: 1 to let
+// samples stop early. A scan of the readout is a row of JOBS: kind, sample, class, whether it stops,
+// step, cycle; the end of a sample: kind, sample, result, 0, 0, cycle.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -39,10 +41,10 @@ static int64_t bits(int64_t value, int width) {
     return width == 64 ? value : value & ((int64_t{1} << width) - 1);
 }
 
-enum Kind { BEGAN, INGESTED, SWEEPING, SWEPT, DONE };
+enum Kind { BEGAN, INGESTED, SWEEPING, SWEPT, SCANNED, DONE };
 
 int main(int argc, char** argv) {
-    if (argc != 5) return 2;
+    if (argc != 6) return 2;
     FILE* in = std::fopen(argv[1], "rb");
     FILE* jobs = std::fopen(argv[2], "wb");
     FILE* words = std::fopen(argv[3], "wb");
@@ -64,6 +66,7 @@ int main(int argc, char** argv) {
     top->reset = 1;
     top->start = 0;
     top->s_tvalid = 0;
+    top->early = std::atoi(argv[5]);
     for (int i = 0; i < 4; i++) tick();
     top->reset = 0;
     const int samples = next(), steps = next();
@@ -124,8 +127,10 @@ int main(int argc, char** argv) {
         std::fwrite(row.data(), 4, row.size(), words);                                               \
     }
             ENGINES(WATCH)
+            if (top->scanned)
+                job(SCANNED, top->result, top->stops, top->at_step, cycle + 1, nullptr);
             if (top->done) {
-                job(DONE, 0, 0, 0, cycle, nullptr);
+                job(DONE, top->result, 0, 0, cycle, nullptr);
                 break;
             }
             tick();

@@ -94,8 +94,8 @@ module engine #(
     output logic [EDGES-1:0]    e_start,
     output logic [TW-1:0]       e_step,
     output logic [EDGES-1:0]    e_take,
-    output logic [EDGES*TW-1:0] e_done,
-    input  logic [EDGES*TW-1:0] e_written,
+    output logic [EDGES-1:0]    e_release,  // a step of the edge is not needed any more
+    input  logic [EDGES-1:0]    e_commit,   // a step of the edge was written
     input  logic [EDGES-1:0]    e_valid,
     input  logic [EDGES-1:0]    e_idle,
     input  logic [EDGES*WW-1:0] e_word,
@@ -127,6 +127,7 @@ module engine #(
     localparam int MA = (MAPS > 1) ? $clog2(MAPS) : 1;
     localparam int VA = (STATES > 1) ? $clog2(STATES) : 1;
     localparam int PTR = SB + NB;
+    localparam int LEAD = 9;  // holds the steps that an edge can hold, and its delay
     localparam int EB = (FORMAT == 0) ? ((TAPS > 0 ? TB : 0) + IB + WB) : WB;
 
     // ---------------------------------------------------------------------- ingest: jobs
@@ -143,15 +144,21 @@ module engine #(
         .layer, .step, .present, .over(jobs_over)
     );
 
-    logic ready;
-    always_comb begin
-        ready = ~held[half];
-        for (int g = 0; g < SEGMENTS; g++)
-            if (LB'(SEG_LAYER[32*g+:32]) == layer)
-                if ((TW + 1)'(e_written[TW*SEG_EDGE[32*g+:32]+:TW])
-                        + (TW + 1)'(SEG_DELAY[32*g+:32]) <= {1'b0, step})
-                    ready = 1'b0;
-    end
+    // Of each segment, the steps that can be taken in and were not.
+    logic [SEGMENTS-1:0] due;
+    generate
+        for (genvar g = 0; g < SEGMENTS; g++) begin : g_due
+            logic [LEAD-1:0] lead;
+            wire more = e_commit[SEG_EDGE[32*g+:32]];
+            wire less = handoff & (layer == LB'(SEG_LAYER[32*g+:32]));
+            always_ff @(posedge clk) begin
+                if (clear) lead <= LEAD'(SEG_DELAY[32*g+:32]);
+                else lead <= lead + LEAD'(more) - LEAD'(less);
+            end
+            assign due[g] = (lead != 0) | (layer != LB'(SEG_LAYER[32*g+:32]));
+        end
+    endgenerate
+    wire ready = ~held[half] & (&due);
     wire [31:0] first_segment = LAYER_FIRST[32*layer+:32];
     wire [31:0] end_segment = first_segment + LAYER_SEGMENTS[32*layer+:32];
     wire last_segment = 32'(segment) + 1 == end_segment;
@@ -419,22 +426,22 @@ module engine #(
             end
             wire [TM-1:0] lane = table1[TM*b+:TM];
             wire [HB-1:0] threshold = THRESHOLD_TABLED ? HB'(lane) : HB'(THRESHOLD[32*s_layer+:32]);
-            wire [BB-1:0] bias = BIAS_TABLED ? BB'(lane >> T_H) : BB'(BIAS[32*s_layer+:32]);
+            wire signed [BB-1:0] bias = BIAS_TABLED ? BB'(lane >> T_H) : BB'(BIAS[32*s_layer+:32]);
             wire [DECAY:0] keep_u = KEEP_U_TABLED ? (DECAY + 1)'(lane >> (T_H + T_B))
                 : (DECAY + 1)'(KEEP_U[32*s_layer+:32]);
             wire [DECAY:0] keep_v = KEEP_V_TABLED ? (DECAY + 1)'(lane >> (T_H + T_B + T_U))
                 : (DECAY + 1)'(KEEP_V[32*s_layer+:32]);
-            wire [VB-1:0] reset = RESET_TABLED ? VB'(lane >> (T_H + T_B + T_U + T_V))
+            wire signed [VB-1:0] reset = RESET_TABLED ? VB'(lane >> (T_H + T_B + T_U + T_V))
                 : VB'(RESET[32*s_layer+:32]);
-            wire [VB-1:0] start = START_TABLED ? VB'(lane >> (T_H + T_B + T_U + T_V + T_R))
+            wire signed [VB-1:0] start = START_TABLED ? VB'(lane >> (T_H + T_B + T_U + T_V + T_R))
                 : VB'(START[32*s_layer+:32]);
             neuron #(
                 .ACC(ACC), .UB(UB), .VB(VB), .DECAY(DECAY), .TB(HB), .BB(BB),
                 .CURRENT(CURRENT), .LEAK(LEAK)
             ) i_neuron (
                 .clk, .first, .sum, .u, .v, .shift(LAYER_SHIFT[32*s_layer+:3]),
-                .keep_u, .keep_v, .bias($signed(bias)), .threshold, .reset($signed(reset)),
-                .subtract(LAYER_SUBTRACT[32*s_layer]), .start($signed(start)),
+                .keep_u, .keep_v, .bias, .threshold, .reset,
+                .subtract(LAYER_SUBTRACT[32*s_layer]), .start,
                 .new_u, .new_v, .spike(spikes[b])
             );
             assign put_v[VB*b+:VB] = new_v;
@@ -451,16 +458,9 @@ module engine #(
     assign over = ((state == JOB) & (jobs_over | stop)) & (sweep == WAIT) & (held == 0);
 
     // ---------------------------------------------------------------------- what readers have done
-    generate
-        for (genvar e = 0; e < EDGES; e++) begin : g_done
-            logic [TW-1:0] done;
-            always_ff @(posedge clk) begin
-                if (clear) done <= 0;
-                else if (handoff & (layer == LB'(EDGE_LAST[32*e+:32]))) done <= done + 1'b1;
-            end
-            assign e_done[TW*e+:TW] = done;
-        end
-    endgenerate
+    always_comb
+        for (int e = 0; e < EDGES; e++)
+            e_release[e] = handoff & (layer == LB'(EDGE_LAST[32*e+:32]));
 
     // ---------------------------------------------------------------------- counters
     assign began = go;

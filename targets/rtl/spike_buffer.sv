@@ -23,10 +23,9 @@ module spike_buffer #(
     input  logic [VB-1:0]    put_value,
     input  logic             commit,    // with or after the step's last word
     output logic             room,      // whether a step can be written
-    output logic [TW-1:0]    written,   // steps committed
     // reader
     input  logic             enable,    // of everything below
-    input  logic [TW-1:0]    done,      // steps that the reader has taken in
+    input  logic             freed,     // the reader has taken in one step more
     input  logic             start,
     input  logic [TW-1:0]    step,      // of the list that starts
     input  logic             take,
@@ -44,20 +43,25 @@ module spike_buffer #(
     logic [EW-1:0] list[0:(STEPS << AW)-1];
     logic [NW-1:0] length[0:STEPS-1];
     logic [NW-1:0] fill;
-
-    wire signed [TW:0] ahead = $signed({1'b0, written}) - $signed({1'b0, done});
-    assign room = ahead < (TW + 1)'(STEPS - DELAY);
+    logic [RW-1:0] writing;
+    // Steps written and not yet taken in; a reader that looks back runs ahead of its writer.
+    logic signed [RW+1:0] ahead;
+    assign room = ahead < $signed((RW + 2)'(STEPS - DELAY));
 
     always_ff @(posedge clk) begin
-        if (put) list[{written[RW-1:0], fill[AW-1:0]}] <= EW'({put_value, put_mask, put_word});
-        if (commit) length[written[RW-1:0]] <= fill + NW'(put);
+        if (put) list[{writing, fill[AW-1:0]}] <= EW'({put_value, put_mask, put_word});
+        if (commit) length[writing] <= fill + NW'(put);
         if (clear) begin
-            written <= 0;
+            writing <= 0;
             fill <= 0;
-        end else if (commit) begin
-            written <= written + 1'b1;
-            fill <= 0;
-        end else if (put) fill <= fill + 1'b1;
+            ahead <= 0;
+        end else begin
+            ahead <= ahead + $signed((RW + 2)'(commit)) - $signed((RW + 2)'(freed));
+            if (commit) begin
+                writing <= writing + 1'b1;
+                fill <= 0;
+            end else if (put) fill <= fill + 1'b1;
+        end
     end
 
     // The memory's output register holds the word after the one that is handed on.

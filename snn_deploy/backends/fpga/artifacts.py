@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from snn_deploy.backends.fpga.images import hex_image, images, map_words
+from snn_deploy.backends.fpga.images import hex_image, images, map_words, threshold_image
 from snn_deploy.backends.fpga.program import Edge, Engine, FpgaProgram, Layer, Segment
 from snn_deploy.backends.fpga.verilog import accelerator, prefix
 from snn_deploy.io.files import write_bytes, write_json
@@ -16,7 +16,15 @@ from snn_deploy.ir.network import Network
 
 SCHEMA = 2
 #: What every accelerator consists of, in the order in which tools read it.
-SOURCES = ("jobs.sv", "spike_input.sv", "spike_buffer.sv", "bank.sv", "neuron.sv", "engine.sv")
+SOURCES = (
+    "jobs.sv",
+    "spike_input.sv",
+    "spike_buffer.sv",
+    "bank.sv",
+    "neuron.sv",
+    "engine.sv",
+    "readout.sv",
+)
 TOP = "accelerator.sv"
 
 
@@ -49,6 +57,11 @@ def write(program: FpgaProgram, network: Network, folder: Path) -> list[str]:
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         engines.append({**describe(program, engine, network), "images": files})
+    thresholds = threshold_image(program)
+    if thresholds is not None:
+        name, width, words = thresholds
+        write_bytes(folder / f"{name}.hex", hex_image(words, width))
+        names.append(f"{name}.hex")
     edges = [_edge(program, edge) for edge in program.edges]
     write_json(
         folder / "config.json", {**_shared(program, network), "engines": engines, "edges": edges}
@@ -69,6 +82,10 @@ def write_images(program: FpgaProgram, folder: Path) -> None:
     for engine in program.engines:
         for name, width, words in images(program, engine):
             write_bytes(folder / f"{prefix(engine)}{name}.hex", hex_image(words, width))
+    thresholds = threshold_image(program)
+    if thresholds is not None:
+        name, width, words = thresholds
+        write_bytes(folder / f"{name}.hex", hex_image(words, width))
 
 
 def _shared(program: FpgaProgram, network: Network) -> dict[str, Any]:

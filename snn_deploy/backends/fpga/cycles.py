@@ -14,7 +14,9 @@ A job is a layer's step; an engine's jobs have a fixed order. In cycles from the
     sweep starts   when the job is ingested, the job before is swept, and every reader has taken in
                    the step that the new one replaces in its buffer
 
-The input takes one event per cycle (a step without events one cycle).
+The input takes one event per cycle (a step without events one cycle). The readout unit scans
+the output's scores, a neuron per cycle, after the last step; with a cutoff after every step, and
+the output's next sweep waits for it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from snn_deploy.backends.fpga.program import Engine, FpgaProgram, Layer, Segment
 from snn_deploy.ir.arrays import Array
 
 SWEEP_FIXED = 5
+#: Of a scan of the readout unit, beside a cycle per neuron.
+SCAN_FIXED = 5
 
 #: What a layer's busy cycles go to; they sum to ingest and sweep together.
 PARTS: dict[str, str] = {
@@ -68,7 +72,8 @@ class Cycles:
 
     layers: by population. begin, ingested, swept: by population, the cycle in which a step's ingest
     starts, that after it ends, and that after its sweep, int64 (samples, steps); the input has
-    begin and swept (sent). sources: by population, those that feed it.
+    begin and swept (sent). sources: by population, those that feed it. scan: how long the readout
+    unit takes after an output's sweep, 0 without one.
     """
 
     layers: Mapping[str, LayerCycles]
@@ -77,16 +82,13 @@ class Cycles:
     sweeping: Mapping[str, Array]
     swept: Mapping[str, Array]
     sources: Mapping[str, frozenset[str]]
-
-    @property
-    def latency(self) -> Array:
-        """Until everything is swept, int64 (samples,)."""
-        return np.asarray(np.max([end[:, -1] for end in self.swept.values()], axis=0))
+    scan: int
 
     def finished(self, outputs: Sequence[str], steps: Array) -> Array:
-        """Return when the outputs have ended the first ``steps`` (samples,), int64 (samples,)."""
+        """Return when the result of the first ``steps`` (samples,) is there, int64 (samples,)."""
         each = np.arange(len(steps))
-        return np.asarray(np.max([self.swept[name][each, steps - 1] for name in outputs], axis=0))
+        swept = np.max([self.swept[name][each, steps - 1] for name in outputs], axis=0)
+        return np.asarray(swept + self.scan)
 
     def begun(self, time: Array) -> dict[str, Array]:
         """Return the steps that each population has begun before ``time``, int64 (samples,).
@@ -304,11 +306,21 @@ class _Machine:
             sweeping=self._sweeping,
             swept=self._swept,
             sources=self._sources,
+            scan=self.scan,
         )
+
+    @property
+    def scan(self) -> int:
+        """Return the cycles of a scan of the readout unit."""
+        unit = self._program.readout
+        return 0 if unit is None else unit.neurons + SCAN_FIXED
 
     def room(self, pre: str, step: int) -> Array | None:
         """Return when every reader has room for a step of ``pre``; None while that is open."""
         ready = np.zeros(self._samples, np.int64)
+        unit = self._program.readout
+        if unit is not None and unit.thresholds is not None and unit.population == pre and step:
+            ready = self._swept[pre][:, step - 1] + self.scan
         for edge in self._program.edges:
             if edge.pre != pre or step < edge.ahead:
                 continue

@@ -11,6 +11,14 @@ from snn_deploy.backends.fpga.program import Engine, FpgaProgram, Layer, Segment
 TABLED = ("threshold", "bias", "keep_u", "keep_v", "reset", "start")
 
 
+def threshold_image(program: FpgaProgram) -> tuple[str, int, list[int]] | None:
+    """Return (name, width in bits, words) of the readout's thresholds; None without any."""
+    unit = program.readout
+    if unit is None or unit.thresholds is None:
+        return None
+    return "readout.thresholds", unit.bits, list(unit.thresholds)
+
+
 def images(program: FpgaProgram, engine: Engine) -> Iterator[tuple[str, int, list[int]]]:
     """Yield (name, width in bits, words) of each memory; bank 0 in a wide word's lowest bits."""
     for bank in range(program.banks):

@@ -16,6 +16,7 @@ from snn_deploy.backends.fpga.plan import (
     multiplied_out,
 )
 from snn_deploy.backends.fpga.program import Banks, Edge, Engine, FpgaProgram
+from snn_deploy.backends.fpga.readout import readout_unit
 from snn_deploy.backends.fpga.schedule import Order, engines_of, skews
 from snn_deploy.ir.arrays import Array, adopt
 from snn_deploy.ir.quantized import QNetwork
@@ -61,7 +62,9 @@ def build(
             (_loads(p, channels, pixels, (expected or {}).get(p.pre)) for p in plans[name]),
             start=np.zeros(channels),
         )
-        perm = balance(loads, settings.banks)
+        # The readout unit scans the output's neurons in their order.
+        reads = name in network.outputs
+        perm = np.arange(channels) if reads else balance(loads, settings.banks)
         layouts[name] = Banks(banks=settings.banks, channels=channels, pixels=pixels, perm=perm)
     work = {n: sum(float(np.size(p.weight)) for p in plans[n]) for n in names}
     order = Order(names=names, plans=plans, inputs=(source.name,))
@@ -88,6 +91,7 @@ def build(
         engines=tuple(found),
         edges=_edges(found, layouts, source.size),
         input=(source.name, source.size),
+        readout=readout_unit(qnet),
         banks=settings.banks,
         fifo_depth=settings.fifo_depth,
         arithmetic=qnet.arithmetic,

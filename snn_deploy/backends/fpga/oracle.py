@@ -16,7 +16,7 @@ from snn_deploy.backends.fpga.simulate import (
 )
 from snn_deploy.engine.loop import Inputs, only_input
 from snn_deploy.ir.arrays import Array
-from snn_deploy.ir.network import MEMBRANE_READOUTS
+from snn_deploy.ir.network import MEMBRANE_READOUTS, lead
 from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class RtlOracle:
         ]
         output = np.concatenate([p.reshape(samples, steps, -1) for p in parts], axis=2)
         assert program.qnet is not None
+        machine["results"] = _results(recording, payload, (samples, steps))
         last = recording.jobs[recording.jobs[:, 0] == KINDS.index("done")]
         return Trace(
             output=program.qnet.readout_values(output),
@@ -91,13 +92,20 @@ def _most_cycles(program: FpgaProgram, given: Array) -> int:
     return _PATIENCE * int(steps) * (events * (longest + 1) + words + 100 * len(program.engines))
 
 
-def machine_of(cycles: Cycles) -> dict[str, dict[str, dict[str, Array]]]:
-    """Return the model's cycles and counters as the RTL's are recorded."""
-    found: dict[str, dict[str, dict[str, Array]]] = {"cycles": {}, "counters": {}}
+def machine_of(
+    program: Program, cycles: Cycles, trace: Trace
+) -> dict[str, dict[str, dict[str, Array]]]:
+    """Return the model's cycles and counters, and the readout's results, as the RTL's are recorded.
+
+    trace: of the integer engine, all steps.
+    """
+    found: dict[str, dict[str, dict[str, Array]]] = {
+        "cycles": {},
+        "counters": {},
+        "results": _expected(program, cycles, trace),
+    }
     for name, layer in cycles.layers.items():
-        found["cycles"][name] = {
-            kind: getattr(cycles, kind)[name] for kind in KINDS if kind != "done"
-        }
+        found["cycles"][name] = {kind: getattr(cycles, kind)[name] for kind in KINDS[:4]}
         zero = np.zeros_like(layer.rows)
         found["counters"][name] = {
             "rows": layer.rows,
@@ -107,6 +115,43 @@ def machine_of(cycles: Cycles) -> dict[str, dict[str, dict[str, Array]]]:
             "stalls": layer.stalls,
         }
     return found
+
+
+def _expected(program: Program, cycles: Cycles, trace: Trace) -> dict[str, dict[str, Array]]:
+    """Return what the readout unit finds after each step; -1 where it does not look."""
+    unit = cast("FpgaProgram", program.payload).readout
+    if unit is None:
+        return {}
+    readout, lead_ = program.real.readout, (trace.samples, trace.steps)
+    first = trace.steps - 1 if unit.thresholds is None else 0
+    found = {name: np.full(lead_, -1, np.int64) for name in ("class", "stops", "cycle")}
+    if readout.kind in MEMBRANE_READOUTS:
+        found["class"][:, first] = readout.predict(trace.output)
+    else:
+        scores = readout.cumulative(trace.output)[:, first:]
+        found["class"][:, first:] = scores.argmax(axis=2)
+    found["stops"][:, first:] = 0
+    if readout.cutoff is not None:
+        gaps = lead(readout.cumulative(trace.output))
+        begun = np.arange(trace.steps) >= unit.first
+        found["stops"][:] = (gaps > np.array(readout.cutoff[: trace.steps])) & begun
+    found["stops"][:, -1] = 1
+    found["cycle"][:, first:] = cycles.swept[unit.population][:, first:] + cycles.scan
+    return {unit.population: found}
+
+
+def _results(
+    recording: Recording, program: FpgaProgram, shape: tuple[int, int]
+) -> dict[str, dict[str, Array]]:
+    """Return what the readout unit found after each step; -1 where it did not look."""
+    if program.readout is None:
+        return {}
+    rows = recording.jobs[recording.jobs[:, 0] == KINDS.index("scanned")]
+    found = {}
+    for name, column in (("class", 2), ("stops", 3), ("cycle", 5)):
+        found[name] = np.full(shape, -1, np.int64)
+        found[name][rows[:, 1], rows[:, 4]] = rows[:, column]
+    return {program.readout.population: found}
 
 
 def _swept(
@@ -147,7 +192,7 @@ def _jobs(
     ours = rows[rows[:, 2] == engine.index]
     number = engine.layers.index(layer)
     cycles = {}
-    for index, kind in enumerate(KINDS[:-1]):
+    for index, kind in enumerate(KINDS[:4]):
         mine = ours[(ours[:, 0] == index) & (ours[:, 3] == number)]
         cycles[kind] = np.full(lead, -1, np.int64)
         cycles[kind][mine[:, 1], mine[:, 4]] = mine[:, 5]

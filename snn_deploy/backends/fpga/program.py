@@ -299,17 +299,36 @@ class Edge:
         return self.steps - self.delay
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadoutUnit:
+    """What reads the prediction from the output layer's sweeps.
+
+    kind: spikes summed ("count"), membranes summed ("mean"), the largest ("max") or the last.
+    group: neurons of a class. first, last: steps [first, last) that count. thresholds: whole leads,
+    one per step, above which a sample stops; None where it runs all steps. bits: of a score.
+    """
+
+    population: str
+    kind: Literal["count", "mean", "max", "last"]
+    neurons: int
+    group: int
+    first: int
+    last: int
+    thresholds: tuple[int, ...] | None
+    bits: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FpgaProgram:
-    """All engines, and the edges between them. order: populations as they are evaluated.
+    """All engines, and the edges between them.
 
-    input: name and size. sources: by population (words, lanes, order of neurons): neuron
-    ``order[word * lanes + lane]``, -1 for none.
+    input: name and size. readout: None where the host reads the output's spikes or membranes.
     """
 
     engines: tuple[Engine, ...]
     edges: tuple[Edge, ...]
     input: tuple[str, int]
+    readout: ReadoutUnit | None
     banks: int
     fifo_depth: int
     arithmetic: Arithmetic

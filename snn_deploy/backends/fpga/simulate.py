@@ -31,7 +31,7 @@ BENCH = "bench.cpp"
 _HANGS = 3  # the bench's exit code for a sample that does not end
 #: Rows of JOBS: kind, sample, engine, layer, step, cycle, and the counters.
 COUNTERS = ("rows", "pushes", "reads", "adds", "stalls")
-KINDS = ("begin", "ingested", "sweeping", "swept", "done")
+KINDS = ("begin", "ingested", "sweeping", "swept", "scanned", "done")
 _JOB = 6 + len(COUNTERS)
 
 
@@ -50,18 +50,18 @@ def versions() -> str:
     return str(tools.require("verilator"))
 
 
-def simulate(program: FpgaProgram, x: Array, most_cycles: int) -> Recording:
+def simulate(program: FpgaProgram, x: Array, most_cycles: int, *, early: bool = False) -> Recording:
     """Run whole numbers x (samples, steps, ...), 0 where there is no event.
 
-    most_cycles: after which a sample is taken to hang. Raises MissingDependencyError without the
-    tools, ExternalToolError where one fails or the design hangs.
+    most_cycles: after which a sample is taken to hang. early: let samples stop early. Raises
+    MissingDependencyError without the tools, ExternalToolError where one fails or the design hangs.
     """
     binary = build(program)
     with tempfile.TemporaryDirectory(prefix="snn-deploy-rtl-") as temporary:
         folder = Path(temporary)
         write_images(program, folder)
         _events(program, x).tofile(folder / "events.bin")
-        arguments = ("events.bin", "jobs.bin", "words.bin", str(most_cycles))
+        arguments = ("events.bin", "jobs.bin", "words.bin", str(most_cycles), str(int(early)))
         ended = run_program(
             (str(binary), *arguments), name="the simulation", cwd=folder, timeout_s=RUN_LIMIT_S
         )

@@ -126,7 +126,7 @@ class FpgaTarget:
             cycles = model.run({**trace.spikes, name: sent(program, part)})
             trace = _measured(payload, program, trace, cycles)
             if record == "states":
-                trace = replace(trace, machine=machine_of(cycles))
+                trace = replace(trace, machine=machine_of(program, cycles, trace))
             parts.append(replace(trace, spikes={}) if record == "output" else trace)
         return joined(parts)
 
@@ -203,7 +203,8 @@ def _measured(payload: FpgaProgram, program: Program, trace: Trace, cycles: Cycl
     from snn_deploy.engine.early import until
 
     network = program.real
-    whole = _counted(payload, program, trace, cycles, cycles.latency)
+    every = np.full(trace.samples, trace.steps)
+    whole = _counted(payload, program, trace, cycles, cycles.finished(network.outputs, every))
     if network.readout.cutoff is None:
         return whole
     stops = network.readout.stop_steps(trace.output)

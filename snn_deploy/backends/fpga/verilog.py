@@ -13,10 +13,8 @@ from snn_deploy.backends.fpga.images import (
     table_depth,
     tabled,
 )
-from snn_deploy.backends.fpga.program import Edge, Engine, FpgaProgram
-
-#: Bits of a step's number.
-STEP_BITS = 12
+from snn_deploy.backends.fpga.program import Edge, Engine, FpgaProgram, ReadoutUnit
+from snn_deploy.backends.fpga.readout import STEP_BITS
 
 
 def bits_for(count: int) -> int:
@@ -56,6 +54,8 @@ def accelerator(program: FpgaProgram) -> str:
     parts = [_header(program), _input(program)]
     parts += [_engine(program, engine) for engine in program.engines]
     parts += [_edges(program, engine) for engine in program.engines]
+    if program.readout is not None:
+        parts.append(_readout(program, program.readout))
     parts.append("endmodule\n")
     return "\n".join(parts)
 
@@ -77,6 +77,13 @@ def _header(program: FpgaProgram) -> str:
             f"    output logic [{p * u_bits(e, program) - 1}:0] {n}_put_u,",
             f"    output logic [31:0] {n}_rows, {n}_pushes, {n}_reads, {n}_adds, {n}_stalls,",
         ]
+    classes = 1
+    if program.readout is not None:
+        classes = program.readout.neurons // program.readout.group
+    ports += [
+        "    output logic scanned, stops,",
+        f"    output logic [{STEP_BITS - 1}:0] at_step,",
+    ]
     watched = "\n".join(ports)
     inner = "\n".join(_as_signal(line) for line in ports)
     return f"""\
@@ -89,7 +96,9 @@ module accelerator (
     input  logic reset,
     input  logic start,
     input  logic [{STEP_BITS - 1}:0] steps,
+    input  logic early,  // whether a sample may stop before its last step
     output logic done,
+    output logic [{bits_for(classes) - 1}:0] result,
     input  logic s_tvalid,
     output logic s_tready,
     input  logic [{width - 1}:0] s_tdata,
@@ -99,15 +108,48 @@ module accelerator (
 `ifndef MONITOR
 {inner}
 `endif
-    logic run, stop;
+    logic run, finished, hold;
     wire clear = reset | start;
     logic [{len(program.engines) - 1}:0] over;
-    assign stop = 1'b0;
-    assign done = run & (&over);
+    // Jobs that have begun when the result is there are ended, and no new ones begin.
+    wire stop = finished;
+    assign done = run & (&over) & {"finished" if program.readout else "1'b1"};
     always_ff @(posedge clk) begin
         if (reset) run <= 1'b0;
         else if (start) run <= 1'b1;
+        if (clear) finished <= 1'b0;
+        else if (scanned & stops & (early | (at_step + 1'b1 == steps))) finished <= 1'b1;
     end
+{"" if program.readout else NO_READOUT}
+"""
+
+
+NO_READOUT = """\
+    assign {scanned, stops, hold} = '0;
+    assign at_step = '0;
+    assign result = '0;
+"""
+
+
+def _readout(program: FpgaProgram, unit: ReadoutUnit) -> str:
+    engine, layer = program.layer(unit.population)
+    n, layout = f"e{engine.index}", layer.layout
+    here = f"({n}_put_layer == {engine.layers.index(layer)})"
+    stops = unit.thresholds
+    kind = ("count", "mean", "max", "last").index(unit.kind)
+    return f"""\
+    readout #(
+        .P({program.banks}), .WORDS({layout.words}), .SLOTS({layout.per_bank}),
+        .NEURONS({unit.neurons}), .PIXELS({layout.pixels}), .GROUP({unit.group}), .KIND({kind}),
+        .FIRST({unit.first}), .LAST({unit.last}), .STOPS({int(stops is not None)}),
+        .STEPS({len(stops or (0,))}), .VB({v_bits(program)}), .SB({unit.bits}),
+        .AB({engine.widths.address}), .TW({STEP_BITS}), .CB({bits_for(unit.neurons // unit.group)}),
+        .THRESHOLDS("readout.thresholds.hex")
+    ) i_readout (
+        .clk, .clear, .steps, .put({n}_put & {here}), .step({n}_put_step), .word({n}_put_word),
+        .mask({n}_put_mask), .v({n}_put_v), .commit({n}_commit & {here}), .hold,
+        .scanned, .stops, .at_step, .best(result)
+    );
 """
 
 
@@ -127,6 +169,8 @@ def _name(edge: Edge, program: FpgaProgram) -> str:
 
 def _room(program: FpgaProgram, pre: str) -> str:
     rooms = [f"{_name(e, program)}_room" for e in program.edges if e.pre == pre]
+    if program.readout is not None and program.readout.population == pre:
+        rooms.append("~hold")
     return " & ".join(rooms) if rooms else "1'b1"
 
 
@@ -139,7 +183,7 @@ def _input(program: FpgaProgram) -> str:
     logic [{value - 1}:0] in_value;
     spike_input #(.IB({bits_for(size)}), .VB({value}), .TW({STEP_BITS})) i_input (
         .clk, .clear, .run, .steps, .s_tvalid, .s_tready, .s_tdata, .s_tuser, .s_tlast,
-        .room({_room(program, name)}),
+        .room(~stop & {_room(program, name)}),
         .put(in_put), .put_word(in_word), .put_value(in_value), .commit(in_commit)
     );
 """
@@ -231,8 +275,8 @@ def _engine(program: FpgaProgram, engine: Engine) -> str:
     // {engine.name}: {engine.choice}
     logic e{n}_enable;
     logic [{count - 1}:0] e{n}_start, e{n}_take, e{n}_valid, e{n}_idle;
+    logic [{count - 1}:0] e{n}_release, e{n}_commits;
     logic [{STEP_BITS - 1}:0] e{n}_step;
-    logic [{count * STEP_BITS - 1}:0] e{n}_done, e{n}_written;
     logic [{count * word_bits(program, engine) - 1}:0] e{n}_word;
     logic [{count * lane_bits(program, engine) - 1}:0] e{n}_lane;
     logic [{count * value - 1}:0] e{n}_value;
@@ -241,7 +285,7 @@ def _engine(program: FpgaProgram, engine: Engine) -> str:
     ) i_engine{n} (
         .clk, .clear, .run, .stop, .steps, .over(over[{n}]),
         .e_enable(e{n}_enable), .e_start(e{n}_start), .e_step(e{n}_step), .e_take(e{n}_take),
-        .e_done(e{n}_done), .e_written(e{n}_written), .e_valid(e{n}_valid), .e_idle(e{n}_idle),
+        .e_release(e{n}_release), .e_commit(e{n}_commits), .e_valid(e{n}_valid), .e_idle(e{n}_idle),
         .e_word(e{n}_word), .e_lane(e{n}_lane), .e_value(e{n}_value),
         .room({{{rooms}}}),
         .put(e{n}_put), .put_layer(e{n}_put_layer), .put_step(e{n}_put_step),
@@ -277,17 +321,17 @@ def _edges(program: FpgaProgram, engine: Engine) -> str:
         given, fixed = f".value({own})", ""
         if not graded:  # spikes count once
             given, fixed = ".value()", f"    assign {own} = 1;\n"
-        steps = f"[{at * STEP_BITS}+:{STEP_BITS}]"
         parts.append(f"""\
     logic {name}_room;
+    assign e{n}_commits[{at}] = {commit};
 {fixed}    spike_buffer #(
         .LANES({edge.lanes}), .WORDS({edge.words}), .STEPS({edge.steps}), .DELAY({edge.delay}),
         .VALUE({graded}), .WW({word}), .LW({lane}), .TW({STEP_BITS})
     ) i_{name} (
         .clk, .clear,
         .put({put}), .put_word({word}'({words})), .put_mask({mask}), .put_value({values}),
-        .commit({commit}), .room({name}_room), .written(e{n}_written{steps}),
-        .enable(e{n}_enable), .done(e{n}_done{steps}),
+        .commit(e{n}_commits[{at}]), .room({name}_room),
+        .enable(e{n}_enable), .freed(e{n}_release[{at}]),
         .start(e{n}_start[{at}]), .step(e{n}_step), .take(e{n}_take[{at}]),
         .valid(e{n}_valid[{at}]), .idle(e{n}_idle[{at}]),
         .word(e{n}_word[{at * word}+:{word}]), .lane(e{n}_lane[{at * lane}+:{lane}]), {given}
