@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from snn_deploy.backends.fpga import tools
 from snn_deploy.backends.loihi import environment
+from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
 from tests.requirements import require_tool
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,3 +46,30 @@ def lava() -> environment.LavaEnvironment:
     require_tool("lava", found is not None, f"run: {environment.SETUP_COMMAND}")
     assert found is not None
     return found
+
+
+def _require(name: str, needed: tuple[str, ...]) -> None:
+    missing = [tool for tool in needed if tools.find(tool) is None]
+    how = "; ".join(dict.fromkeys(tools.how_to_install(tool) for tool in missing))
+    require_tool(name, not missing, f"run: {how} (for {', '.join(missing)})")
+
+
+@pytest.fixture(scope="session")
+def verilator() -> tools.Tool:
+    """Return Verilator, with a compiler and make beside it; skipped or failed as ``lava``."""
+    _require("verilator", ("verilator", "c++", "make"))
+    return tools.require("verilator")
+
+
+@pytest.fixture(scope="module")
+def yosys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tools.Tool]:
+    """Return Yosys, with nextpnr beside it; skipped or failed as ``lava``.
+
+    Results are kept in a folder of the test's own, the compiled tools where they always are.
+    """
+    _require("yosys", ("yosys", "nextpnr-ecp5", "nextpnr-ice40"))
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = os.environ.get(tools.WASM_CACHE_VARIABLE) or str(cache_folder() / "yowasp")
+        patch.setenv(tools.WASM_CACHE_VARIABLE, compiled)
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield tools.require("yosys")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +27,19 @@ if os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A program that ended by itself: its exit code (below 0: minus a signal) and all it said."""
+    """A program that ended by itself: its exit code (below 0: minus a signal) and all it said.
+
+    wall_s: how long it ran.
+    """
 
     code: int
     output: str
+    wall_s: float
 
     @property
     def how(self) -> str:
         """Return ``ended with exit code 1`` or ``was killed by SIGKILL``."""
-        if self.code < 0:
-            return f"was killed by {signal_name(-self.code)}"
-        return f"ended with exit code {self.code}"
+        return how_ended(self.code)
 
 
 def run_program(
@@ -57,6 +60,7 @@ def run_program(
     if sys.platform == "linux":
         launcher = [sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT, str(os.getpid())]
         command = [*launcher, *command]
+    started = time.monotonic()
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
@@ -83,7 +87,13 @@ def run_program(
                 used=last_words(name, _text(log.fileno())),
                 hint=late_hint,
             ) from None
-        return Ended(code=code, output=_text(log.fileno()))
+        wall_s = time.monotonic() - started
+        return Ended(code=code, output=_text(log.fileno()), wall_s=wall_s)
+
+
+def how_ended(code: int) -> str:
+    """Return ``Ended.how`` of an exit code."""
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def _text(descriptor: int) -> str:
@@ -94,7 +104,7 @@ def _text(descriptor: int) -> str:
 def last_words(name: str, output: str, errors: tuple[str, ...] = ()) -> str | None:
     """Return how an error message quotes the end of a program's output; None if it said nothing.
 
-    errors: how its error lines start; where there are such lines, only they are quoted.
+    errors: what its error lines contain; where there are such lines, only they are quoted.
     """
     said = last_lines(output, errors=errors)
     return f"{name}'s last words: {said}" if said else None
@@ -103,7 +113,7 @@ def last_words(name: str, output: str, errors: tuple[str, ...] = ()) -> str | No
 def last_lines(text: str, most: int = LAST_LINES, errors: tuple[str, ...] = ()) -> str:
     """Return the last lines that say something, joined by bars; see ``last_words``."""
     lines = [line.strip() for line in text.splitlines() if line.strip("~^ \t")]
-    wrong = [line for line in lines if errors and line.startswith(errors)]
+    wrong = [line for line in lines if any(error in line for error in errors)]
     return " | ".join((wrong or lines)[-most:])
 
 

@@ -73,7 +73,10 @@ def broken(tmp_path: Path, old: str, new: str) -> DeviceError:
 SHIPPED = (
     "cpu45",
     "ecp5-25f",
+    "ecp5-45f",
     "ecp5-85f",
+    "ice40hx8k",
+    "ice40up5k",
     "loihi1",
     "loihi2",
     "nrf52840",
@@ -119,7 +122,7 @@ def test_shipped_numbers_that_others_rely_on() -> None:
     }
     assert {key: loihi.limit(key) for key in expected} == expected
     small, large = load("ecp5-25f"), load("ecp5-85f")
-    for device in (small, large, load("zynq-7020")):
+    for device in (small, large, *map(load, ("ecp5-45f", "ice40hx8k", "ice40up5k", "zynq-7020"))):
         blocks, bits = device.limit("block_ram"), device.limit("block_ram_bits")
         assert device.limit("memory_bits") == blocks * bits
     assert small.prices == large.prices and small.limit("lut4") < large.limit("lut4")

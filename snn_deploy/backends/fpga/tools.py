@@ -29,8 +29,8 @@ PROBE_LIMIT_S = 30.0
 PREPARE_LIMIT_S = 900.0
 WASM_PREFIX = "yowasp-"
 WASM_CACHE_VARIABLE = "YOWASP_CACHE_DIR"
-# How these tools' error lines start.
-ERRORS = ("ERROR", "%Error", "error:", "fatal error:")
+# What the error lines of these tools contain.
+ERRORS = ("ERROR:", "%Error", "error:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,4 +246,4 @@ def _run(command: Sequence[str], limit_s: float) -> subprocess.CompletedProcess[
 def _tail(answer: subprocess.CompletedProcess[str]) -> str:
     """Return the last words of a program: of its errors, else of its output."""
     text = answer.stderr.strip() or answer.stdout.strip()
-    return last_lines(text, most=3, errors=("ERROR",)) or f"exit code {answer.returncode}"
+    return last_lines(text, most=3, errors=("ERROR:",)) or f"exit code {answer.returncode}"

@@ -25,7 +25,7 @@ from snn_deploy.backends.loihi.job import ConvJob, JobInput, JobPopulation, Lava
 from snn_deploy.backends.loihi.job_check import check_job
 from snn_deploy.backends.loihi.netx_job import NetxJob
 from snn_deploy.errors import ExternalToolError, OutputError
-from snn_deploy.io.programs import Ended, last_lines, last_words
+from snn_deploy.io.programs import how_ended, last_lines, last_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -308,8 +308,9 @@ def _await_outcome(worker: _Worker, timeout_s: float) -> None:
         outcome = json.loads(said)
     except ValueError:
         code = process.wait()
-        how = Ended(code=code, output="").how
-        raise ExternalToolError(f"the Lava worker {how}", used=worker.last_words()) from None
+        raise ExternalToolError(
+            f"the Lava worker {how_ended(code)}", used=worker.last_words()
+        ) from None
     if not outcome["ok"]:
         message = last_lines(outcome["message"]) or "no message"
         raise ExternalToolError(f"Lava failed: {message}", used=worker.last_words())
