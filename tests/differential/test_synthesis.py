@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from snn_deploy.backends.fpga import synth, tools
+from snn_deploy.backends.fpga.design import Design
 from snn_deploy.backends.fpga.parts import Cells
 from snn_deploy.backends.fpga.synth import synthesize
 from snn_deploy.errors import ExternalToolError, FitError
@@ -90,15 +91,17 @@ def design(yosys, tmp_path_factory) -> Path:
 
 
 def small(design: Path, part: str, work: Path, **options):
-    return synthesize(
-        [design / "widths.svh", design / "small.sv"],
-        "small",
-        part,
-        work=work,
+    hardware = Design(
+        top="small",
+        sources=[design / "widths.svh", design / "small.sv"],
         images=[design / "image.hex"],
         parameters={"CONTENTS": "image.hex", "WIDTH": 2},
-        **options,
     )
+    return synthesize(hardware, part, work=work, **options)
+
+
+def one_file(folder: Path, top: str, **parameters: int) -> Design:
+    return Design(top=top, sources=[folder / f"{top}.sv"], parameters=parameters)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +190,7 @@ def test_a_block_without_pins_on_ice40(design, tmp_path):
 
 def test_a_design_with_too_many_ports(design, tmp_path):
     with pytest.raises(FitError) as caught:
-        synthesize([design / "tree.sv"], "tree", "ice40up5k", work=tmp_path)
+        synthesize(one_file(design, "tree"), "ice40up5k", work=tmp_path)
     assert caught.value.message == "tree does not fit ice40up5k: it needs 6 more pins"
     assert caught.value.used == "45 of 39 pins (115.4 %)"
     assert caught.value.hint == "give it fewer ports, or place it as a block without pins"
@@ -203,7 +206,7 @@ def test_a_part_that_no_tool_places_for(design, tmp_path):
 
 def test_a_design_that_is_too_big(design, tmp_path):
     with pytest.raises(FitError) as caught:
-        synthesize([design / "big.sv"], "big", "ecp5-25f", work=tmp_path)
+        synthesize(one_file(design, "big"), "ecp5-25f", work=tmp_path)
     error = caught.value
     assert error.message == "big does not fit ecp5-25f: it needs 4 more block RAMs"
     assert error.used == "60 of 56 block RAMs (107.1 %)"
@@ -211,20 +214,14 @@ def test_a_design_that_is_too_big(design, tmp_path):
 
 
 def test_a_design_that_just_fits(design, tmp_path):
-    found = synthesize(
-        [design / "big.sv"],
-        "big",
-        "ecp5-25f",
-        work=tmp_path,
-        parameters={"BLOCKS": 56},
-        place=False,
-    )
+    hardware = one_file(design, "big", BLOCKS=56)
+    found = synthesize(hardware, "ecp5-25f", work=tmp_path, place=False)
     assert found.cells.block_rams == 56 and found.placement is None
 
 
 def test_modules_apart(design, tmp_path):
     found = synthesize(
-        [design / "tree.sv"], "tree", "ecp5-25f", work=tmp_path, place=False, flatten=False
+        one_file(design, "tree"), "ecp5-25f", work=tmp_path, place=False, flatten=False
     )
     modules = {module.name: (module.instances, module.cells) for module in found.modules}
     assert modules == {
@@ -236,18 +233,17 @@ def test_modules_apart(design, tmp_path):
 
 
 def test_yosys_says_what_is_wrong_with_a_design(design, tmp_path):
+    hardware = Design(
+        top="small",
+        sources=[design / "widths.svh", design / "small.sv"],
+        parameters={"CONTENTS": "absent.hex"},
+    )
     with pytest.raises(ExternalToolError, match="yosys ended with exit code 1") as caught:
-        synthesize(
-            [design / "widths.svh", design / "small.sv"],
-            "small",
-            "ecp5-25f",
-            work=tmp_path / "w",
-            parameters={"CONTENTS": "absent.hex"},
-        )
+        synthesize(hardware, "ecp5-25f", work=tmp_path / "w")
     assert "Can not open file `absent.hex`" in str(caught.value.used)
     assert caught.value.where == str(tmp_path / "w")
     assert str(caught.value.hint).endswith("-q -l yosys.log -s synth.ys")
     (tmp_path / "wrong.sv").write_text("module wrong (input logic clk);\n  nonsense\nendmodule\n")
     with pytest.raises(ExternalToolError) as caught:
-        synthesize([tmp_path / "wrong.sv"], "wrong", "ecp5-25f", work=tmp_path / "w")
+        synthesize(one_file(tmp_path, "wrong"), "ecp5-25f", work=tmp_path / "w")
     assert "wrong.sv:3: ERROR: syntax error" in str(caught.value.used)

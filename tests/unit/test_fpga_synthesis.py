@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from snn_deploy.backends.fpga import synth, tools
+from snn_deploy.backends.fpga.design import Design, constant
 from snn_deploy.backends.fpga.parts import PARTS, Cells, count, part_named, total
 from snn_deploy.backends.fpga.placement import check_counted, check_placed, mapped, timing, uses
 from snn_deploy.backends.fpga.synth import synthesize
@@ -202,7 +203,7 @@ def test_the_slowest_clock_and_its_path():
 
 
 @pytest.mark.parametrize(
-    ("value", "constant"),
+    ("value", "text"),
     [
         (5, "32'sb" + "101".zfill(32)),
         (-1, "32'sb" + "1" * 32),
@@ -212,8 +213,8 @@ def test_the_slowest_clock_and_its_path():
         (True, "32'sb" + "1".zfill(32)),
     ],
 )
-def test_parameters_are_constants(value, constant):
-    assert synth._constant(value) == constant
+def test_parameters_are_constants(value, text):
+    assert constant(value) == text
 
 
 @pytest.fixture
@@ -234,8 +235,11 @@ def stand_in(monkeypatch, folder: Path, name: str, text: str) -> None:
 
 
 def go(folder: Path, **options):
+    """Synthesize for the 25F; ``sources`` and ``images`` are the design's, others options."""
+    given = {"sources": [folder / "top.sv"]}
+    given |= {key: options.pop(key) for key in ("sources", "images") if key in options}
     options = {"work": folder / "work", **options}
-    return synthesize([folder / "top.sv"], "top", "ecp5-25f", **options)
+    return synthesize(Design(top="top", **given), "ecp5-25f", **options)
 
 
 STATISTICS = json.dumps({"modules": {"\\top": {"num_cells_by_type": {"LUT4": 4}}}})
@@ -320,7 +324,7 @@ def test_a_missing_tool(sources, monkeypatch):
 
 def test_files_that_cannot_be_used(sources):
     with pytest.raises(UsageError, match="nothing to synthesize") as caught:
-        synthesize([sources / "only.svh"], "top", "ecp5-25f", work=sources / "work")
+        go(sources, sources=[sources / "only.svh"])
     assert "SystemVerilog" in str(caught.value.hint)
     with pytest.raises(InputError, match=r"there is no file .*absent\.hex"):
         go(sources, images=[sources / "absent.hex"])

@@ -9,23 +9,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from snn_deploy.backends.fpga import tools
+from snn_deploy.backends.fpga.design import Design
 from snn_deploy.backends.fpga.parts import Part, part_named, total
 from snn_deploy.backends.fpga.placement import check_counted, check_placed, mapped, timing, uses
 from snn_deploy.backends.fpga.synthesis import Placement, Synthesis
-from snn_deploy.errors import ExternalToolError, InputError, OutputError, UsageError
+from snn_deploy.errors import ExternalToolError, InputError, OutputError
 from snn_deploy.io.cache import cache_folder
 from snn_deploy.io.files import (
     PathLike,
-    cannot_write,
     read_limited,
-    sha256_file,
     write_json,
     write_text,
 )
@@ -34,22 +32,17 @@ from snn_deploy.io.programs import Ended
 TIMEOUT_S = 3600.0
 SCRIPT, NETLIST, STATISTICS, TIMING = "synth.ys", "netlist.json", "cells.json", "timing.json"
 SYNTH_LOG, PLACE_LOG = "yosys.log", "nextpnr.log"
-HEADERS = (".svh", ".vh")
 # Part of what a kept result is filed under: raise it when results come to mean something else.
 SCHEMA = 1
 _RESULT_BYTES = 1 << 24
 _WARNING = "Warning: "
-Parameter = int | str
 
 
 def synthesize(
-    sources: Sequence[PathLike],
-    top: str,
+    design: Design,
     part: str,
     *,
     work: PathLike,
-    images: Sequence[PathLike] = (),
-    parameters: Mapping[str, Parameter] | None = None,
     clock_mhz: float | None = None,
     seed: int = 1,
     place: bool = True,
@@ -59,16 +52,15 @@ def synthesize(
     timeout_s: float = TIMEOUT_S,
     report: Callable[[str], None] = tools.no_report,
 ) -> Synthesis:
-    """Synthesize ``top`` for a part and, where a tool can, place and route it there.
+    """Synthesize a design for a part and, where a tool can, place and route it there.
 
-    sources: SystemVerilog, packages first; headers (.svh, .vh) are found by `include. images:
-    the files that $readmemh and $readmemb name, without a folder. work: a folder, made where
-    missing; it receives copies of these, script, netlist and logs, in place of earlier ones, and
-    nothing if the result is known. parameters: of ``top``. clock_mhz: the frequency to aim at; a
-    design that misses it is still a result. seed: of the placer. place: False stops after Yosys.
-    pins: False places a block of a larger design, with ``clock`` as its only pin. flatten: False
-    keeps the hierarchy while mapping and fills ``modules``; all figures differ a little then.
-    timeout_s: of each tool. report: told each step in one line.
+    part: one of ``parts.PARTS``. work: a folder, made where missing; it receives the design's
+    files, script, netlist and logs, in place of earlier ones, and nothing if the result is known.
+    clock_mhz: the frequency to aim at; a design that misses it is still a result. seed: of the
+    placer. place: False stops after Yosys. pins: False places a block of a larger design, with
+    ``clock`` as its only pin. flatten: False keeps the hierarchy while mapping and fills
+    ``modules``; all figures differ a little then. timeout_s: of each tool. report: told each step
+    in one line.
 
     Raises UsageError (an unknown part, names that clash), InputError (a file that is not there),
     MissingDependencyError, ExternalToolError (a tool's own words), OutputError, and FitError: what
@@ -76,10 +68,9 @@ def synthesize(
     """
     target = part_named(part)
     flow = _Flow(
+        design=design,
         part=target,
-        top=top,
-        files=_named([*sources, *images]),
-        script=_script(sources, top, target, parameters or {}, None if pins else clock, flatten),
+        script=_script(design, target, None if pins else clock, flatten),
         yosys=tools.require("yosys"),
         placer=tools.require(target.place) if place and target.place else None,
         clock_mhz=clock_mhz,
@@ -90,13 +81,13 @@ def synthesize(
     )
     key = flow.key()
     if (kept := _kept(key)) is not None:
-        report(f"{top} on {target.name}: known from an earlier synthesis")
+        report(f"{design.top} on {target.name}: known from an earlier synthesis")
         return kept
     folder = Path(work).absolute()
-    _copy(flow.files, folder)
+    design.copy(folder)
     result = flow.map(folder)
     if flow.placer is None:
-        check_counted(target, top, result.cells)
+        check_counted(target, design.top, result.cells)
     else:
         result = flow.place(flow.placer, folder, result)
     if flatten:
@@ -105,26 +96,11 @@ def synthesize(
     return result
 
 
-# ---------------------------------------------------------------- what the tools are told
-
-
-def _script(
-    sources: Sequence[PathLike],
-    top: str,
-    part: Part,
-    parameters: Mapping[str, Parameter],
-    only_pin: str | None,
-    flatten: bool,
-) -> str:
-    names = [Path(source).name for source in sources if Path(source).suffix not in HEADERS]
-    if not names:
-        raise UsageError("nothing to synthesize", hint="name at least one SystemVerilog file")
-    chosen = "".join(f" -chparam {name} {_constant(v)}" for name, v in sorted(parameters.items()))
+def _script(design: Design, part: Part, only_pin: str | None, flatten: bool) -> str:
     lines = [
-        "read_verilog -sv -defer " + " ".join(f'"{name}"' for name in names),
-        f"hierarchy -check -top {top}{chosen}",
-        f"{part.synth} {part.flat if flatten else part.hierarchical} -top {top}",
-        f"tee -q -o {STATISTICS} stat -json -top {top}",
+        *design.script(),
+        f"{part.synth} {part.flat if flatten else part.hierarchical} -top {design.top}",
+        f"tee -q -o {STATISTICS} stat -json -top {design.top}",
         *(() if flatten else ("flatten",)),
     ]
     if only_pin is not None:
@@ -137,22 +113,12 @@ def _script(
     return "\n".join([*lines, f"write_json {NETLIST}", ""])
 
 
-def _constant(value: Parameter) -> str:
-    """Return a parameter as a Verilog constant in bits, the form that takes every value."""
-    if isinstance(value, str):
-        data = value.encode() or b"\0"
-        return f"{8 * len(data)}'b" + "".join(f"{byte:08b}" for byte in data)
-    width = max(32, value.bit_length() + 1)
-    return f"{width}'sb{value % (1 << width):0{width}b}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Flow:
-    """One design, the part, the tools and what they are told. files: by the name tools see."""
+    """One design, the part, the tools and what they are told."""
 
+    design: Design
     part: Part
-    top: str
-    files: Mapping[str, Path]
     script: str
     yosys: tools.Tool
     placer: tools.Tool | None
@@ -178,7 +144,7 @@ class _Flow:
             self.script,
             str(self.yosys),
             None if self.placer is None else [str(self.placer), *self.options],
-            {name: sha256_file(path) for name, path in self.files.items()},
+            self.design.digests(),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -187,11 +153,11 @@ class _Flow:
         arguments = ("-q", "-l", SYNTH_LOG, "-s", SCRIPT)
         write_text(folder / SCRIPT, self.script, force=True)
         ended = self._run(self.yosys, arguments, folder, check=True)
-        modules = mapped(_read(self.yosys, folder / STATISTICS), self.top, self.part)
+        modules = mapped(_read(self.yosys, folder / STATISTICS), self.design.top, self.part)
         warnings = (line.strip() for line in ended.output.splitlines() if _WARNING in line)
         return Synthesis(
             part=self.part.name,
-            top=self.top,
+            top=self.design.top,
             lut_inputs=self.part.lut_inputs,
             cells=total((module.cells, 1) for module in modules),
             modules=modules,
@@ -206,7 +172,7 @@ class _Flow:
         ended = self._run(placer, self.options, folder, check=False)
         write_text(folder / PLACE_LOG, ended.output, force=True)
         if ended.code:
-            check_placed(self.part, self.top, result.cells, ended.output)
+            check_placed(self.part, self.design.top, result.cells, ended.output)
             raise tools.failed(placer, self.options, folder, ended)
         fmax_mhz, path = timing(_read(placer, folder / TIMING))
         return replace(
@@ -226,7 +192,7 @@ class _Flow:
     def _run(
         self, tool: tools.Tool, arguments: Sequence[str], folder: Path, *, check: bool
     ) -> Ended:
-        self.report(f"{self.top} on {self.part.name}: running {tool}")
+        self.report(f"{self.design.top} on {self.part.name}: running {tool}")
         return tools.run(
             tool,
             arguments,
@@ -235,34 +201,6 @@ class _Flow:
             report=self.report,
             check=check,
         )
-
-
-# ---------------------------------------------------------------- files
-
-
-def _named(paths: Sequence[PathLike]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in map(Path, paths):
-        if any(c in path.name for c in '"\\\n'):
-            raise UsageError(f"the tools cannot read a file called {path.name}", hint="rename it")
-        other = found.setdefault(path.name, path)
-        if other != path:
-            raise UsageError(
-                f"two files are called {path.name}",
-                where=f"{other}, {path}",
-                hint="rename one: the tools see them in one folder",
-            )
-    return found
-
-
-def _copy(files: Mapping[str, Path], folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, path in files.items():
-            if not ((copy := folder / name).exists() and copy.samefile(path)):
-                shutil.copyfile(path, copy)
-    except OSError as error:
-        raise cannot_write(error, folder) from error
 
 
 def _read(tool: tools.Tool, path: Path) -> Any:

@@ -203,6 +203,27 @@ def _packaged(name: str) -> Tool | None:
     )
 
 
+def shared_file(tool: Tool, name: str) -> Path:
+    """Return a file that Yosys shares, such as ``ice40/cells_sim.v``.
+
+    MissingDependencyError if this Yosys came without it.
+    """
+    if tool.wasm:
+        files = Distribution.from_name(tool.origin).files or ()
+        places = [Path(str(f.locate())) for f in files if str(f).endswith(f"/share/{name}")]
+    else:
+        prefix = Path(tool.command[0]).resolve().parents[1]
+        places = [prefix / "share" / "yosys" / name]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise MissingDependencyError(
+            f"{tool} has no {name}",
+            used=f"looked for {', '.join(map(str, places)) or 'it in its package'}",
+            hint=how_to_install(tool.name),
+        )
+    return found.resolve()
+
+
 def run(
     tool: Tool,
     arguments: Sequence[str],
