@@ -121,8 +121,11 @@ def test_cells_on_ecp5(on_ecp5, work):
     assert COUNT + 32 <= cells.ffs <= COUNT + 32 + 32 + 18
     # nextpnr counts the same netlist before it packs it.
     log = (work / synth.PLACE_LOG).read_text()
-    assert cells.luts == int(re.search(r"Total LUT4s:\s+(\d+)/", log)[1])
-    assert cells.ffs == int(re.search(r"Total DFFs:\s+(\d+)/", log)[1])
+    counts = {name: int(n) for name, n in re.findall(r"^Info:\s+(\S.*):\s+(\d+)/", log, re.M)}
+    assert cells.luts == counts["Total LUT4s"]
+    assert cells.carry_luts == counts["carry LUTs"] > 0
+    assert cells.memory_luts == counts["RAM LUTs"] + counts["RAMW LUTs"]
+    assert cells.ffs == counts["Total DFFs"]
     assert on_ecp5.lut_inputs == 4 and on_ecp5.modules == ()
 
 

@@ -56,7 +56,9 @@ def packed(**used: int) -> str:
 
 def test_what_cells_amount_to():
     cells = {"LUT4": 10, "CCU2C": 3, "TRELLIS_DPR16X4": 2, "PFUMX": 4, "TRELLIS_FF": 7, "DP16KD": 5}
-    assert count(SMALL, cells) == Cells(luts=10 + 6 + 12, memory_luts=12, ffs=7, block_rams=5)
+    assert count(SMALL, cells) == Cells(
+        luts=10 + 6 + 12, carry_luts=6, memory_luts=12, ffs=7, block_rams=5
+    )
     cells = {"SB_LUT4": 3, "SB_CARRY": 9, "SB_DFFESR": 2, "SB_DFF": 1, "SB_RAM40_4KNR": 1}
     assert count(PARTS["ice40up5k"], cells) == Cells(luts=3, ffs=3, block_rams=1)
     cells = {"SB_SPRAM256KA": 2, "SB_MAC16": 1}

@@ -12,12 +12,14 @@ from snn_deploy.errors import UnsupportedError, UsageError
 class Cells:
     """What a netlist amounts to, in the part's own kinds of cells.
 
-    luts: look-up tables of the part's size (4 or 6 inputs), those in carry chains and those used
-    as memory included. memory_luts: the latter. block_rams: a half block is 0.5. large_rams: the
-    256 Kbit single-port memories of iCE40 UltraPlus.
+    luts: look-up tables of the part's size (4 or 6 inputs), with carry_luts, those that make
+    carry chains (on ECP5; elsewhere a chain has logic of its own), and memory_luts, those used as
+    memory. block_rams: a half block is 0.5. large_rams: the 256 Kbit single-port memories of
+    iCE40 UltraPlus.
     """
 
     luts: int = 0
+    carry_luts: int = 0
     memory_luts: int = 0
     ffs: int = 0
     block_rams: float = 0
@@ -111,7 +113,6 @@ PLACED_TITLES: Mapping[str, str] = {
 }
 TITLES: Mapping[str, str] = {
     "luts": "LUT",
-    "memory_luts": "LUT as memory",
     "ffs": "FF",
     "block_rams": "block RAM",
     "large_rams": "large RAM",
@@ -132,7 +133,7 @@ def _memory(luts: int) -> Cells:
 
 _ECP5: Mapping[str, Cells] = {
     "LUT4": _LUT,
-    "CCU2C": Cells(luts=2),
+    "CCU2C": Cells(luts=2, carry_luts=2),
     "TRELLIS_DPR16X4": _memory(6),  # four hold the bits, two drive the write port
     "TRELLIS_FF": _FF,
     "DP16KD": _RAM,
