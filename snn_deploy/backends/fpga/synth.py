@@ -59,8 +59,8 @@ def synthesize(
     clock_mhz: the frequency to aim at; a design that misses it is still a result. seed: of the
     placer. place: False stops after Yosys. pins: False places a block of a larger design, with
     ``clock`` as its only pin. flatten: False keeps the hierarchy while mapping and fills
-    ``modules``; all figures differ a little then. timeout_s: of each tool. report: told each step
-    in one line.
+    ``modules``; all figures differ a little then (Yosys 0.23 cannot: its statistics are malformed).
+    timeout_s: of each tool. report: told each step in one line.
 
     Raises UsageError (an unknown part, names that clash), InputError (a file that is not there),
     MissingDependencyError, ExternalToolError (a tool's own words), OutputError, and FitError: what
