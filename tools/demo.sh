@@ -3,7 +3,7 @@
 # bash tools/demo.sh [-o FOLDER] [--arch mlp|conv] [--force] [-v]
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CALLED_FROM=$OLDPWD
-install train
+install demo
 setup_lava
 COMMAND=$ROOT/.venv/bin/snn-deploy
 cd "$CALLED_FROM"

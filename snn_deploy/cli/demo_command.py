@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from snn_deploy.backends.base import Oracle, Target
     from snn_deploy.report.model import Report
 
 MARKER = "demo.json"
@@ -72,16 +73,14 @@ def command(
             hint="add --force to replace it, or name another folder with -o",
         )
     targets = [find_target(name) for name in _TARGETS]
-    for target in targets:
-        judge = target.oracle()
-        if judge is not None:
-            judge.version()  # a missing simulator is reported before the training, not after it
+    # A missing simulator is reported before the training, not after it.
+    judges = {target.name: _judge(target) for target in targets}
     start = time.perf_counter()
     quiet = {"no_progress": no_progress, "quiet": False, "verbose": verbose}
     with new_folder(folder, force=force, marker=MARKER) as building:
         reports: dict[str, Report] = {}
         for arch in archs or _ARCHS:
-            reports[arch] = _one(arch, seed, building, folder, targets, quiet)
+            reports[arch] = _one(arch, seed, building, folder, targets, judges, quiet)
         write_json(building / MARKER, {name: r.as_json() for name, r in reports.items()})
     for report in reports.values():
         emit(report, quiet)
@@ -104,8 +103,31 @@ def command(
         )
 
 
+def _judge(target: Target) -> Oracle | None:
+    """Return a target's judge. Without a compiler for the RTL, the FPGA's model runs alone."""
+    from snn_deploy.errors import MissingDependencyError
+
+    judge = target.oracle()
+    if judge is None:
+        return None
+    try:
+        judge.version()
+    except MissingDependencyError as error:
+        if target.name != "fpga":
+            raise
+        click.echo(f"fpga: model only: {error.message}; {error.hint}", err=True)
+        return None
+    return judge
+
+
 def _one(
-    arch: str, seed: int, folder: Path, home: Path, targets: list[Any], options: dict[str, Any]
+    arch: str,
+    seed: int,
+    folder: Path,
+    home: Path,
+    targets: list[Target],
+    judges: dict[str, Oracle | None],
+    options: dict[str, Any],
 ) -> Report:
     """Take one network from training to its report; writes into ``folder``, to become ``home``."""
     from dataclasses import replace
@@ -139,7 +161,7 @@ def _one(
     export(network, programs, folder / f"{arch}-export")
     outcomes, verdicts = [], {}
     for target, program in programs:
-        judge = target.oracle()
+        judge = judges[target.name]
         by = judge.version() if judge else "model only"
         click.echo(f"{arch}: {target.name}: run, verify ({by})", err=True)
         outcomes.append(run(target, program, data))
