@@ -44,6 +44,11 @@ from snn_deploy.cli.output import check_targets, emit
     help="Folder to make (default: <model>-export).",
 )
 @click.option("--onnx", is_flag=True, help="Write the float program as ONNX too.")
+@click.option(
+    "--synth",
+    is_flag=True,
+    help="Synthesize, place and route the hardware for its device (fpga): cells and clock.",
+)
 @device_option
 @bits_option
 @calibrate_option
@@ -70,6 +75,10 @@ def command(**options: Any) -> None:
     if options["onnx"]:
         require("onnx")
     targets = [find_target(name) for name in names]
+    if options["synth"] and not any(hasattr(t, "synthesize") for t in targets):
+        raise UsageError(
+            "none of these targets has hardware to synthesize", hint="--synth --target fpga"
+        )
     check_settings(targets, options)
     check_calibration(targets, options)
     check_cores(targets, options)
@@ -83,5 +92,6 @@ def command(**options: Any) -> None:
             force=options["force"],
             onnx=options["onnx"],
             map_to=options["map_to"],
+            synthesis=(lambda line: click.echo(line, err=True)) if options["synth"] else None,
         )
     emit(report, options)

@@ -5,10 +5,10 @@ The folder appears whole or not at all; the same input gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snn_deploy import units
 from snn_deploy._version import __version__
@@ -20,7 +20,11 @@ from snn_deploy.ir.network import Network
 from snn_deploy.report.cores import cores_sections
 from snn_deploy.report.model import Report, Section, Table, Text
 from snn_deploy.report.network import network_facts, network_text
+from snn_deploy.report.synthesis import synthesis_section
 from snn_deploy.report.tensors import neuron_data, quantization_section, tensor_data
+
+if TYPE_CHECKING:
+    from snn_deploy.backends.fpga.synthesis import Synthesis
 
 MANIFEST = "manifest.json"
 
@@ -43,8 +47,11 @@ def export(
     force: bool = False,
     onnx: bool = False,
     map_to: str | None = None,
+    synthesis: Callable[[str], None] | None = None,
 ) -> Report:
     """Write NIR, artifacts per target, report.json and a manifest into ``folder``.
+
+    synthesis: have targets with hardware synthesized for their device; told each step in a line.
 
     map_to: a file for the mapping onto cores, of the first target that has one.
     onnx: also write the float program as ONNX (float32). Raises OutputError (exit 10) and leaves
@@ -67,7 +74,13 @@ def export(
             place.mkdir()
             names = target.write(program, place, stem)
             written[target.name] = [f"{target.name}/{n}" for n in names]
-        report = export_report(named, programs, written, folder, onnx=onnx)
+        built: dict[str, Synthesis] = {}
+        if synthesis is not None:
+            for target, program in programs:
+                make = getattr(target, "synthesize", None)
+                if make is not None:
+                    built[target.name] = make(program, building / target.name, synthesis)
+        report = export_report(named, programs, written, folder, onnx=onnx, built=built)
         write_json(building / "report.json", report.as_json())
         _manifest(building, named, programs)
     if map_to is not None:
@@ -105,8 +118,10 @@ def export_report(
     folder: Path,
     *,
     onnx: bool = False,
+    built: Mapping[str, Synthesis] | None = None,
 ) -> Report:
-    """Return the report of ``export``."""
+    """Return the report of ``export``. built: what synthesis made of a target's hardware."""
+    built = built or {}
     rows: list[tuple[str, ...]] = []
     data: list[dict[str, Any]] = []
     sections = [Section(title="", items=(network_text(network),))]
@@ -132,6 +147,7 @@ def export_report(
                 "neurons": None if program.qnet is None else neuron_data(program.qnet),
                 "cores": None if usage.cores is None else usage.cores["totals"],
                 "files": written[target.name],
+                "synthesis": built[target.name].as_dict() if target.name in built else None,
             }
         )
     sections.append(
@@ -152,6 +168,8 @@ def export_report(
         if table is not None:
             sections.append(table)
     sections += mapped
+    usages = {target.name: (target.usage(program), program.device) for target, program in programs}
+    sections += [synthesis_section(*usages[name], made) for name, made in built.items()]
     stem = stem_of(network.source.path)
     models = [f"{stem}.nir", *([f"{stem}.onnx"] if onnx else [])]
     names = [*models, *(n for files in written.values() for n in files[:4])]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from snn_deploy.backends.fpga.cycles import Cycles
     from snn_deploy.backends.fpga.layout import Settings
     from snn_deploy.backends.fpga.program import FpgaProgram
+    from snn_deploy.backends.fpga.synthesis import Synthesis
     from snn_deploy.device.usage import Usage
     from snn_deploy.engine.loop import Inputs, Record
 
@@ -160,6 +162,26 @@ class FpgaTarget:
         from snn_deploy.backends.fpga.oracle import RtlOracle
 
         return RtlOracle()
+
+    def synthesize(
+        self, program: Program, folder: Path, report: Callable[[str], None]
+    ) -> Synthesis:
+        """Return what the hardware that ``write`` left in ``folder`` takes of the device.
+
+        report: told each step in a line. Raises MissingDependencyError, ExternalToolError, FitError,
+        and UsageError for a device that no tool at hand synthesizes for.
+        """
+        from snn_deploy.backends.fpga.artifacts import SOURCES, TOP
+        from snn_deploy.backends.fpga.design import Design
+        from snn_deploy.backends.fpga.synth import synthesize
+
+        design = Design(
+            top="accelerator",
+            sources=[folder / name for name in (*SOURCES, TOP)],
+            images=sorted(folder.glob("*.hex")),
+        )
+        with tempfile.TemporaryDirectory(prefix="snn-deploy-synthesis-") as work:
+            return synthesize(design, program.device.name, work=work, report=report)
 
     def write(self, program: Program, folder: Path, stem: str) -> list[str]:
         """Write hex images and ``config.json``; ``stem`` is not used, memories have fixed names."""
