@@ -20,7 +20,7 @@ from snn_deploy.ir.network import MEMBRANE_READOUTS, lead
 from snn_deploy.ir.trace import Trace
 
 if TYPE_CHECKING:
-    from snn_deploy.backends.fpga.cycles import Cycles
+    from snn_deploy.backends.fpga.machine import Cycles
     from snn_deploy.backends.fpga.program import Engine, FpgaProgram, Layer
 
 #: Cycles that a sample may take beyond those foreseen before it is taken to hang.

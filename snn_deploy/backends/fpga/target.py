@@ -20,8 +20,8 @@ from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.trace import Trace, joined, spikes_until
 
 if TYPE_CHECKING:
-    from snn_deploy.backends.fpga.cycles import Cycles
     from snn_deploy.backends.fpga.layout import Settings
+    from snn_deploy.backends.fpga.machine import Cycles
     from snn_deploy.backends.fpga.program import FpgaProgram
     from snn_deploy.backends.fpga.synthesis import Synthesis
     from snn_deploy.device.usage import Usage
@@ -168,8 +168,8 @@ class FpgaTarget:
     ) -> Synthesis:
         """Return what the hardware that ``write`` left in ``folder`` takes of the device.
 
-        report: told each step in a line. Raises MissingDependencyError, ExternalToolError, FitError,
-        and UsageError for a device that no tool at hand synthesizes for.
+        report: told each step in a line. Raises MissingDependencyError, ExternalToolError,
+        FitError, and UsageError for a device that no tool at hand synthesizes for.
         """
         from snn_deploy.backends.fpga.artifacts import SOURCES, TOP
         from snn_deploy.backends.fpga.design import Design
