@@ -125,11 +125,15 @@ def cycles(work: Array) -> int:
 
 def utilisation(work: Array) -> float:
     """Return the utilisation, 0..1, of work (rounds, n); 1 where there is none, or one element."""
-    elements, slowest = work.shape[1], cycles(work)
-    if slowest == 0 or elements == 1:
+    return utilised(int(work.sum()), cycles(work), work.shape[1])
+
+
+def utilised(work: int, cycles: int, elements: int) -> float:
+    """Return the utilisation, 0..1, of the elements' work within so many cycles."""
+    if cycles == 0 or elements == 1:
         return 1.0
-    waiting = (slowest - work.sum() / elements) / slowest
-    return float(1 - waiting * elements / (elements - 1))
+    waiting = (cycles - work / elements) / cycles
+    return 1 - waiting * elements / (elements - 1)
 
 
 def pattern_load(name: str, pattern: Array, elements: int, mapping: MappingName) -> LayerLoad:
@@ -152,6 +156,20 @@ def weight_load(network: Network, elements: int, mapping: MappingName = "sata") 
     return Load(elements=elements, layers=tuple(layers))
 
 
+def channel_weights(network: Network) -> dict[str, Array]:
+    """Return the nonzero weights of each output channel, int64 (channels,), by projection.
+
+    A kernel's are counted once; of a chain with several learned operators the last one's.
+    """
+    return {
+        projection.name: np.bincount(
+            _weights(synapse)[0],
+            minlength=_channels(synapse, chain_shapes(network, projection)[i])[0],
+        )
+        for projection, i, synapse in _learned(network)
+    }
+
+
 def spike_load(
     network: Network, trace: Trace, elements: int, mapping: MappingName = "sata"
 ) -> Load:
@@ -160,19 +178,56 @@ def spike_load(
     The sum is the run's effective synops and, where analogue values come in, its MACs. Raises
     InputError where the trace lacks a population's spikes, UsageError as ``weight_load``.
     """
-    axis = axis_of(elements, mapping)
+    layers = []
+    for layer in reaches(network, elements, mapping):
+        if layer.analogue:
+            work = ran(trace, layer.pre)[:, None] * layer.own.sum(axis=0)
+        else:
+            work = counted_spikes(trace, layer.pre).sum(axis=1, dtype=np.int64) @ layer.reach
+        layers.append(LayerLoad(name=layer.name, channels=layer.channels, work=work))
+    return Load(elements=elements, layers=tuple(layers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerReach:
+    """The nonzero connections of a learned operator, by what comes in and by element.
+
+    own: int64 (inputs of the operator, n). reach: int64 (neurons of ``pre``, n), what a spike
+    meets that the operators before it carry on. analogue: other values than spikes come in.
+    """
+
+    name: str
+    pre: str
+    channels: int
+    analogue: bool
+    own: Array
+    reach: Array
+
+
+def reaches(
+    network: Network, elements: int | None, mapping: MappingName = "sata"
+) -> tuple[LayerReach, ...]:
+    """Return the connections of a network's learned operators in each of n elements.
+
+    elements None: one per channel. Raises UsageError as ``weight_load``.
+    """
+    axis = axis_of(1 if elements is None else elements, mapping)
     layers = []
     for projection, i, synapse in _learned(network):
         shapes = chain_shapes(network, projection)
-        reach = _reach(synapse, shapes[i], shapes[i + 1], elements, axis)
-        if analogue(network, projection):
-            work = _ran(trace, projection.pre)[:, None] * reach.sum(axis=0)
-        else:
-            work = _spikes(trace, projection.pre) @ pulled_back(network, projection, i, reach)
+        channels = _channels(synapse, shapes[i])[axis]
+        own = _reach(synapse, shapes[i], shapes[i + 1], elements or channels, axis)
         layers.append(
-            LayerLoad(name=projection.name, channels=_channels(synapse, shapes[i])[axis], work=work)
+            LayerReach(
+                name=projection.name,
+                pre=projection.pre,
+                channels=channels,
+                analogue=analogue(network, projection),
+                own=own,
+                reach=pulled_back(network, projection, i, own),
+            )
         )
-    return Load(elements=elements, layers=tuple(layers))
+    return tuple(layers)
 
 
 def axis_of(elements: int, mapping: str) -> int:
@@ -235,15 +290,18 @@ def _reach(synapse: Synapse, before: Shape, after: Shape, elements: int, axis: i
     return np.bincount(place, minlength=size * elements).reshape(size, elements)
 
 
-def _ran(trace: Trace, population: str) -> Array:
+def ran(trace: Trace, population: str) -> Array:
     """Return the steps that each sample ran, int64 (samples,)."""
     if trace.stop is None:
         return np.full(trace.samples, trace.steps, np.int64)
     return trace.stop.ran[population]
 
 
-def _spikes(trace: Trace, population: str) -> Array:
-    """Return the spikes of each sample, int64 (samples, neurons)."""
+def spikes_of(trace: Trace, population: str) -> Array:
+    """Return whether each neuron spiked, bool (samples, steps, neurons), in all recorded steps.
+
+    Raises InputError where the trace lacks the population's spikes.
+    """
     if population not in trace.spikes:
         raise InputError(
             "the run recorded no spikes of a population",
@@ -251,6 +309,10 @@ def _spikes(trace: Trace, population: str) -> Array:
             hint='record them: run(x, record="spikes")',
         )
     spikes = trace.spikes[population]
-    counted = np.arange(spikes.shape[1]) < _ran(trace, population)[:, None]
-    flat = spikes.reshape(*spikes.shape[:2], -1) != 0
-    return np.asarray((flat & counted[..., None]).sum(axis=1), np.int64)
+    return np.asarray(spikes.reshape(*spikes.shape[:2], -1) != 0)
+
+
+def counted_spikes(trace: Trace, population: str) -> Array:
+    """Return ``spikes_of`` until samples' stops."""
+    counted = np.arange(trace.steps) < ran(trace, population)[:, None]
+    return np.asarray(spikes_of(trace, population) & counted[..., None])
