@@ -84,7 +84,7 @@ def _loas(rows: list[Row]) -> str:
                 _percent(dropped["silent"]),
                 f"{_percent(row['accuracy'])} -> {_percent(dropped['accuracy'])}",
                 f"{plain['cycles']:,.0f}",
-                f"{plain['stepwise_cycles'] / plain['cycles']:.2f}",
+                f"{_gain(row):.2f}",
                 f"{plain['cycles'] / dropped['cycles']:.2f}",
                 f"{plain['cycles'] / fast['cycles']:.2f}",
                 f"{per_match:.2f}",
@@ -149,3 +149,129 @@ def _balance(rows: list[Row], balanced: list[Row]) -> str:
 
 def _published(one: Row) -> Published:
     return Published(work=one["work"], idle=one["idle"], spike_sparsity=one["spike_sparsity"] or 0)
+
+
+def page(rows: list[Row]) -> str:
+    """Return docs/arrays.md."""
+    shown = tables(rows)
+    digits = [r for r in rows if (r["data"], r["arch"], r["method"]) == ("digits", "mlp", "imp")]
+    falling = [r for r in digits if r["steps"] == 4]
+    first, last = falling[0], falling[-1]
+    mnist = " --mnist FOLDER" if any(r["data"] == "mnist" for r in rows) else ""
+    longer = sorted((r for r in digits if r["sparsity"] == 0.95), key=lambda r: r["steps"])
+    silent = ", ".join(
+        f"{_percent(r['loas']['plain']['silent'])} % at T = {r['steps']}" for r in longer
+    )
+    gains = ", ".join(f"{_gain(r):.2f}" for r in longer)
+    return f"""# The arrays of the papers, beside ours
+
+    python tools/arrays.py --work FOLDER{mnist} --write
+
+Two accelerators of the literature as cycle models, in `snn_deploy/backends/fpga/arrays/`, on
+the tickets and spikes that our own accelerator runs (`--set banks=16`). All three have 16
+elements and the same integer weights. `python tools/arrays.py --ticket MODEL --input X.npz`
+does the same with yours.
+
+- `lockstep`, after SATA and u-Ticket (Yin et al. 2024). Output channels are dealt to elements,
+  which wait for the slowest after each wave of 16 channels (as in u-Ticket's published code),
+  after each layer (as in [uticket.md](uticket.md)), or after each input. It *gates*, as
+  published: every nonzero weight takes a cycle in every step, and only the adder's energy
+  depends on the spike. Or it *skips*: only spikes take cycles.
+- `loas`, after LoAS (Yin et al., MICRO 2024). The spikes of all T steps of a neuron are one
+  word; neurons that never spike are silent and have none; bitmasks of inputs and weights are
+  joined; each match is added as if the input spiked in all steps, and corrected where it did
+  not.
+
+What the sources leave open is chosen, and listed in the modules' docstrings. In the tests both
+equal slow machines written apart from them, and the join's corrected sums are the currents of
+every step, exactly.
+
+## Cycles per sample
+{first["samples"]} test samples. MLPs of 64-256-128-10 (digits) and 784-256-128-10 neurons
+(MNIST, trained on 2,000 images), conv of 32 and 64 channels, trained by `imp` at T steps of
+rate-coded input. Correct: in integers. Accumulates: spikes x nonzero weights.
+
+{shown["cycles"]}
+
+The arrays' columns include neuron updates, 16 a cycle: in every step for the lockstep array
+and the join by steps, once for all steps for LoAS. From {100 * first["sparsity"]:g} to
+{100 * last["sparsity"]:g} % sparsity on the digits' MLP, accumulates fall
+{first["accumulates"] / last["accumulates"]:.1f} times, and cycles without the arrays' updates
+{_fall(first, last, "gates wave")} times on the lockstep array that gates,
+{_fall(first, last, "skips wave")} times on the one that skips,
+{first["loas"]["plain"]["cycles"] / last["loas"]["plain"]["cycles"]:.1f} times on LoAS, and
+{first["ours"]["cycles"] / last["ours"]["cycles"]:.1f} times on ours.
+
+What a comparison of these columns must keep in mind:
+- The arrays' operands are there when they are needed. Ours counts pointers, queues, drain and
+  sweep (next table).
+- An element of LoAS has T + 1 accumulators and two prefix sums, so that a cycle may do T
+  accumulates; one of the others has one adder. Area and clock are not compared.
+- LoAS starts when a sample's last step has come, and neither stops early nor runs feedback;
+  the others work step by step. "Join by steps" is its join on one step at a time.
+- "Ours" is one engine for all layers, one after the other, as the arrays; "pipelined" is one
+  engine per layer.
+
+Our cycles by part, over all layers (names as in `timing`):
+
+{shown["parts"]}
+
+## The lockstep array: who waits
+Cycles without neuron updates, and utilisation in percent over the layers that fill the
+elements. "Mean of waves" is u-Ticket's published average, of masks: each wave's utilisation
+(with the mean load rounded up), averaged over a layer's waves, and then over layers.
+
+{shown["waits"]}
+
+From the first row to the fourth, the mean of waves goes from
+{_percent(first["mean_utilisation"])} to {_percent(last["mean_utilisation"])} %. u-Ticket
+reports 27 to 59 % for tickets by magnitude at about 98 %.
+
+{_balanced(shown)}
+## LoAS: silence and packing
+No spike: of all neurons and steps that come into layers; silent: neurons without a spike in
+any step. Dropped: hidden neurons that spike once in a sample send nothing on; that is run
+through the whole float network, without the fine-tuning that the paper adds. Faster than by
+steps: than the same join, one step at a time. Laggy costs: cycles against those with a second
+fast prefix sum. Busy: cycles of elements that add a match.
+
+{shown["loas"]}
+
+Published, with T = 4 (the artifact's Table II), no spike / silent / silent, dropped: AlexNet
+81.2 / 71.3 / 76.7, VGG16 82.3 / 74.1 / 79.6, ResNet19 68.7 / 59.6 / 66.1 %.
+
+With more steps fewer neurons stay silent: at 95 %, {silent}. The join of all steps gains on
+the join by steps, at these T: {gains} times.
+
+The laggy prefix sum takes 8 cycles for each line of 128 bits with a match. The paper finds
+almost no penalty. With few matches a line, as here, it does not hide behind them in our model.
+
+Bits of one sample's spikes that come into layers, and of the weights as bitmasks, pointers and
+8-bit values:
+
+{shown["memory"]}
+
+Packing pays against one bit per step where the words of silent neurons are more than a mask
+bit for every neuron and a pointer per line.
+"""
+
+
+def _gain(row: Row) -> float:
+    plain = row["loas"]["plain"]
+    return float(plain["stepwise_cycles"] / plain["cycles"])
+
+
+def _fall(first: Row, last: Row, how: str) -> str:
+    return f"{first['lockstep'][how]['cycles'] / last['lockstep'][how]['cycles']:.1f}"
+
+
+def _balanced(shown: dict[str, str]) -> str:
+    if "balance" not in shown:
+        return ""
+    return f"""### Balanced tickets
+`imp` -> `uticket` at the same sparsity, on the array that gates. Energy by the paper's formula
+with the ratio fitted to its table ([uticket.md](uticket.md)). Our `uticket` balances the
+elements' sums over a layer; the published code balances each wave.
+
+{shown["balance"]}
+"""

@@ -255,7 +255,8 @@ def test_preprocessing_is_run_through_the_network():
     # The output's own single spikes are read out.
     late = np.array([[[0, 0, 0], [0, 0, 0], [0, 0, 1]]], np.uint8)
     direct = row((3,), Dense(weight=one), lif(1, threshold=0.5))
-    assert preprocessed(direct, late).output.tolist() == late.tolist()
+    ran = preprocessed(direct, late)
+    assert ran.output.tolist() == ran.spikes["n1"].tolist() == late.tolist()
 
 
 def test_preprocessing_without_single_spikes_is_the_plain_run():
