@@ -17,8 +17,8 @@ from snn_deploy.engine.count import Counter
 from snn_deploy.engine.event import EventEngine
 from snn_deploy.engine.operators import chain_matrix
 from snn_deploy.errors import InputError, UnsupportedError, UsageError
-from snn_deploy.ir import Coding, Dense
-from tests.builders import KINDS, grid, lif, mlp, row, spikes
+from snn_deploy.ir import Coding, Dense, Relay
+from tests.builders import KINDS, grid, lif, mlp, network, population, projection, row, spikes
 from tests.unit.test_count import CASES, connections
 
 SINGLE = ("dense", "csr", "conv", "conv stride padding", "conv groups dilation", "conv1d")
@@ -220,6 +220,21 @@ def two_layers():
     return net, run_of(net, spikes(np.random.default_rng(4), 3, 4, (20,)))
 
 
+def test_the_gain_over_single_steps_grows_with_the_steps_and_silence_falls():
+    rng = np.random.default_rng(6)
+    net = dense(rng.random((32, 256)) < 0.05)
+    gains, silent = [], []
+    for steps in (1, 4, 8):
+        trace = run_of(net, spikes(rng, 4, steps, (256,), 0.2))
+        run = loas(net, trace, Loas(adders=128))
+        gains.append(run.stepwise_cycles.sum() / run.cycles.sum())
+        silent.append(run.silent)
+    assert gains == sorted(gains)
+    assert gains[0] <= 1
+    assert gains[2] > 2 * gains[0]
+    assert silent == sorted(silent, reverse=True)
+
+
 def test_batches_change_nothing(monkeypatch):
     net, trace = two_layers()
     whole = loas(net, trace)
@@ -257,6 +272,21 @@ def test_preprocessing_is_run_through_the_network():
     direct = row((3,), Dense(weight=one), lif(1, threshold=0.5))
     ran = preprocessed(direct, late)
     assert ran.output.tolist() == ran.spikes["n1"].tolist() == late.tolist()
+
+
+def test_preprocessing_of_several_inputs_and_outputs():
+    one = np.eye(2, dtype=np.float32)
+    parts = [population(name, (2,), Relay()) for name in ("a", "b")]
+    out = [population(name, (2,), lif(1, threshold=0.5)) for name in ("c", "d")]
+    edges = [projection("a", "c", Dense(weight=one)), projection("b", "c", Dense(weight=one))]
+    x = {"a": np.array([[[1, 0]]], np.uint8), "b": np.array([[[0, 1]]], np.uint8)}
+    net = network([*parts, out[0]], edges, inputs=("a", "b"))
+    assert preprocessed(net, x).output.tolist() == [[[1, 1]]]
+    two = network([*parts, *out], [*edges, projection("a", "d", Dense(weight=one))],
+                  inputs=("a", "b"), outputs=("c", "d"))  # fmt: skip
+    with pytest.raises(InputError, match="2 outputs, one is needed") as caught:
+        preprocessed(two, x)
+    assert caught.value.hint == "keep one output node"
 
 
 def test_preprocessing_without_single_spikes_is_the_plain_run():

@@ -211,6 +211,19 @@ def test_the_published_average_of_utilisation():
     assert wave_utilisation(conv, 2) == pytest.approx(1 - (6 - 5) / 6 * 2)
 
 
+def test_sparser_masks_wait_more():
+    rng = np.random.default_rng(7)
+    found = []
+    for density in (0.5, 0.2, 0.05, 0.02):
+        weight = (rng.random((64, 200)) < density).astype(np.float32)
+        net = row((200,), Dense(weight=weight), lif())
+        found.append((wave_utilisation(net), lockstep(net).utilisation))
+    for figures in zip(*found, strict=True):
+        assert list(figures) == sorted(figures, reverse=True)
+        assert figures[0] > 0.8
+        assert figures[-1] < 0.6
+
+
 def test_analogue_input_meets_every_weight():
     net = row((6,), Dense(weight=grid(np.random.default_rng(1), 5, 6, density=0.5)), lif(),
               coding=Coding(kind="direct", steps=4, seed=0, gain=1.0))  # fmt: skip

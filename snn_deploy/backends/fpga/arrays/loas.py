@@ -33,7 +33,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snn_deploy.engine.count import analogue
+from snn_deploy.engine.event import EventEngine
 from snn_deploy.engine.load import spikes_of
+from snn_deploy.engine.loop import Inputs, by_input
 from snn_deploy.engine.operators import Operator, matrix
 from snn_deploy.errors import UnsupportedError, UsageError
 from snn_deploy.ir.arrays import Array
@@ -195,38 +197,38 @@ def without_single_spikes(spikes: Array) -> Array:
     return np.asarray(spikes * (np.count_nonzero(spikes, axis=1, keepdims=True) != 1))
 
 
-def preprocessed(network: Network, x: Array) -> Trace:
-    """Return a float run of a network with one input in which hidden single spikes are dropped.
+def preprocessed(network: Network, x: Inputs) -> Trace:
+    """Return a float run in which hidden neurons' single spikes are dropped.
 
-    x: (samples, steps, *shape). A neuron that spikes once in a sample, and is neither input nor
-    output, sends nothing on: the paper's preprocessing, without the fine-tuning after it. Raises
-    UnsupportedError for feedback.
+    x: as engines take it. A neuron that spikes once in a sample, and is neither input nor output,
+    sends nothing on: the paper's preprocessing, without the fine-tuning after it. Raises
+    UnsupportedError for feedback, InputError where there are several outputs.
     """
-    from snn_deploy.engine.event import EventEngine
-
     order = schedule(network)
     if any(order.feedback.values()):
         raise UnsupportedError(
             "whether a neuron spikes once is known only after all steps",
             hint="take a feed-forward network",
         )
-    (source,) = network.inputs
-    spikes: dict[str, Array] = {source: x}
-    output = x
+    last = network.output_population.name
+    spikes = dict(by_input(network, x))
+    output = spikes[network.inputs[0]]
+    samples, steps = output.shape[:2]
     for name in order.order:
-        if name == source:
+        if name in network.inputs:
             continue
         trace = EventEngine(_alone(network, name)).run(
             {p.pre: spikes[p.pre] for p in network.into(name)}, record="spikes"
         )
-        spikes[name], output = trace.spikes[name], trace.output
-        if name not in network.outputs:
-            spikes[name] = without_single_spikes(spikes[name])
+        if name == last:
+            spikes[name], output = trace.spikes[name], trace.output
+        else:
+            spikes[name] = without_single_spikes(trace.spikes[name])
     return Trace(
         output=output,
         counts={name: values.sum(axis=(0, 1)).reshape(-1) for name, values in spikes.items()},
-        samples=len(x),
-        steps=x.shape[1],
+        samples=samples,
+        steps=steps,
         spikes=spikes,
     )
 
