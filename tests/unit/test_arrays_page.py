@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.tickets import conv_content, mlp_content, save, save_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,6 +17,30 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def rows():
     return json.loads((ROOT / "docs" / "measured" / "arrays.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize(
+    ("content", "shape"), [(mlp_content, (12,)), (conv_content, (1, 6, 6))], ids=["mlp", "conv"]
+)
+def test_a_ticket_of_ones_own_on_all_arrays(content, shape, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("arrays")
+    ticket, data = save(tmp_path / "own.pt", content()), save_data(tmp_path / "x.npz", shape)
+    row = tool.measure(ticket, data, 5)
+    assert (row["samples"], row["steps"]) == (5, 6)
+    assert row["ours"]["cycles"] > row["ours"]["pipelined_cycles"] > 0
+    assert row["accumulates"] > 0
+    words = ["arrays.py", "--ticket", str(ticket), "--input", str(data), "--samples", "5"]
+    monkeypatch.setattr(sys, "argv", words)
+    tool.main()
+    shown = capsys.readouterr().out
+    assert f"| own, T = 6 | {100 * row['accuracy']:.1f} | {row['accumulates']:,.0f} |" in shown
+    assert f"{row['loas']['plain']['cycles']:,.0f}" in shown
+    monkeypatch.setattr(sys, "argv", [*words, "--write"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "--ticket goes with --input, and is not written" in capsys.readouterr().err
 
 
 def digits(rows, **settings):
