@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from uticket_table import Network as Published
@@ -156,13 +157,7 @@ def page(rows: list[Row]) -> str:
     shown = tables(rows)
     digits = [r for r in rows if (r["data"], r["arch"], r["method"]) == ("digits", "mlp", "imp")]
     falling = [r for r in digits if r["steps"] == 4]
-    first, last = falling[0], falling[-1]
     mnist = " --mnist FOLDER" if any(r["data"] == "mnist" for r in rows) else ""
-    longer = sorted((r for r in digits if r["sparsity"] == 0.95), key=lambda r: r["steps"])
-    silent = ", ".join(
-        f"{_percent(r['loas']['plain']['silent'])} % at T = {r['steps']}" for r in longer
-    )
-    gains = ", ".join(f"{_gain(r):.2f}" for r in longer)
     return f"""# The arrays of the papers, beside ours
 
     python tools/arrays.py --work FOLDER{mnist} --write
@@ -187,26 +182,21 @@ equal slow machines written apart from them, and the join's corrected sums are t
 every step, exactly.
 
 ## Cycles per sample
-{first["samples"]} test samples. MLPs of 64-256-128-10 (digits) and 784-256-128-10 neurons
+{rows[0]["samples"]} test samples. MLPs of 64-256-128-10 (digits) and 784-256-128-10 neurons
 (MNIST, trained on 2,000 images), conv of 32 and 64 channels, trained by `imp` at T steps of
 rate-coded input. Correct: in integers. Accumulates: spikes x nonzero weights.
 
 {shown["cycles"]}
 
-The arrays' columns include neuron updates, 16 a cycle: in every step for the lockstep array
-and the join by steps, once for all steps for LoAS. From {100 * first["sparsity"]:g} to
-{100 * last["sparsity"]:g} % sparsity on the digits' MLP, accumulates fall
-{first["accumulates"] / last["accumulates"]:.1f} times, and cycles without the arrays' updates
-{_fall(first, last, "gates wave")} times on the lockstep array that gates,
-{_fall(first, last, "skips wave")} times on the one that skips,
-{first["loas"]["plain"]["cycles"] / last["loas"]["plain"]["cycles"]:.1f} times on LoAS, and
-{first["ours"]["cycles"] / last["ours"]["cycles"]:.1f} times on ours.
+{_fall(falling)}
 
 What a comparison of these columns must keep in mind:
 - The arrays' operands are there when they are needed. Ours counts pointers, queues, drain and
   sweep (next table).
 - An element of LoAS has T + 1 accumulators and two prefix sums, so that a cycle may do T
   accumulates; one of the others has one adder. Area and clock are not compared.
+- The lockstep array that skips finds each element's next spike with a weight at no cost. Where
+  it waits for each input, all elements take the same spike, as ours do, but without queues.
 - LoAS starts when a sample's last step has come, and neither stops early nor runs feedback;
   the others work step by step. "Join by steps" is its join on one step at a time.
 - "Ours" is one engine for all layers, one after the other, as the arrays; "pipelined" is one
@@ -223,9 +213,7 @@ elements. "Mean of waves" is u-Ticket's published average, of masks: each wave's
 
 {shown["waits"]}
 
-From the first row to the fourth, the mean of waves goes from
-{_percent(first["mean_utilisation"])} to {_percent(last["mean_utilisation"])} %. u-Ticket
-reports 27 to 59 % for tickets by magnitude at about 98 %.
+{_utilisation(falling)}
 
 {_balanced(shown)}
 ## LoAS: silence and packing
@@ -240,8 +228,7 @@ fast prefix sum. Busy: cycles of elements that add a match.
 Published, with T = 4 (the artifact's Table II), no spike / silent / silent, dropped: AlexNet
 81.2 / 71.3 / 76.7, VGG16 82.3 / 74.1 / 79.6, ResNet19 68.7 / 59.6 / 66.1 %.
 
-With more steps fewer neurons stay silent: at 95 %, {silent}. The join of all steps gains on
-the join by steps, at these T: {gains} times.
+{_steps(digits)}
 
 The laggy prefix sum takes 8 cycles for each line of 128 bits with a match. The paper finds
 almost no penalty. With few matches a line, as here, it does not hide behind them in our model.
@@ -261,8 +248,51 @@ def _gain(row: Row) -> float:
     return float(plain["stepwise_cycles"] / plain["cycles"])
 
 
-def _fall(first: Row, last: Row, how: str) -> str:
-    return f"{first['lockstep'][how]['cycles'] / last['lockstep'][how]['cycles']:.1f}"
+def _fall(falling: list[Row]) -> str:
+    first, last = falling[0], falling[-1]
+
+    def times(*path: str) -> str:
+        before, after = first, last
+        for name in path:
+            before, after = before[name], after[name]
+        return f"{before / after:.1f} times"
+
+    return _filled(
+        "The arrays' columns include neuron updates, 16 a cycle: in every step for the lockstep "
+        "array and the join by steps, once for all steps for LoAS. On the digits' MLP, from "
+        f"{100 * first['sparsity']:g} to {100 * last['sparsity']:g} % sparsity, accumulates fall "
+        f"{times('accumulates')}; cycles without those updates fall "
+        f"{times('lockstep', 'gates wave', 'cycles')} on the lockstep array that gates, "
+        f"{times('lockstep', 'skips wave', 'cycles')} on the one that skips and "
+        f"{times('loas', 'plain', 'cycles')} on LoAS; ours, all counted, "
+        f"{times('ours', 'cycles')}."
+    )
+
+
+def _utilisation(falling: list[Row]) -> str:
+    first, last = falling[0], falling[-1]
+    return _filled(
+        f"On the digits' MLP, from {100 * first['sparsity']:g} to {100 * last['sparsity']:g} % "
+        f"sparsity, the mean of waves falls from {_percent(first['mean_utilisation'])} to "
+        f"{_percent(last['mean_utilisation'])} %. u-Ticket reports 27 to 59 % for tickets by "
+        "magnitude at about 98 %."
+    )
+
+
+def _steps(digits: list[Row]) -> str:
+    longer = sorted((r for r in digits if r["sparsity"] == 0.95), key=lambda r: r["steps"])
+    silent = ", ".join(
+        f"{_percent(r['loas']['plain']['silent'])} % at T = {r['steps']}" for r in longer
+    )
+    gains = ", ".join(f"{_gain(r):.2f}" for r in longer)
+    return _filled(
+        f"With more steps fewer neurons stay silent: at 95 % sparsity, {silent}. The join of all "
+        f"steps is faster than the join by steps, at these T, {gains} times."
+    )
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 96)
 
 
 def _balanced(shown: dict[str, str]) -> str:
