@@ -141,8 +141,10 @@ def wave_utilisation(network: Network, elements: int = ELEMENTS) -> float | None
     axis_of(elements, "sata")
     layers = []
     for weights in channel_weights(network).values():
-        waves = weights.reshape(-1, elements) if len(weights) % elements == 0 else weights[:0]
-        waves = waves[waves.any(axis=-1)]
+        if len(weights) % elements:
+            continue
+        waves = weights.reshape(-1, elements)
+        waves = waves[waves.any(axis=1)]
         if waves.size:
             most, mean = waves.max(axis=1), -(-waves.sum(axis=1) // elements)
             layers.append(np.mean(1 - (most - mean) / most * elements / max(1, elements - 1)))
