@@ -135,7 +135,8 @@ module engine #(
     ingest_t state;
     logic [1:0] held;  // accumulators that wait for the sweep
     logic half;        // that ingest fills
-    logic [GB-1:0] segment;
+    logic [GB-1:0] segment_now;
+    wire [GB-1:0] segment = (SEGMENTS == 1) ? '0 : segment_now;
     logic [LB-1:0] layer;
     logic [TW-1:0] step;
     logic present, jobs_over, handoff;
@@ -164,14 +165,15 @@ module engine #(
     wire last_segment = 32'(segment) + 1 == end_segment;
     wire [TW-1:0] delay = TW'(SEG_DELAY[32*segment+:32]);
     wire [31:0] edge_now = SEG_EDGE[32*segment+:32];
-    wire early = step < delay;  // nothing was sent so long ago
+    wire [TW:0] sent = {1'b0, step} - {1'b0, delay};
+    wire early = sent[TW];  // nothing was sent so long ago
     wire go = (state == JOB) & run & ~stop & present & ready;
 
     // ---------------------------------------------------------------------- ingest: events to rows
     logic advance;  // of the whole pipeline, this unit's states included
     logic quiet;
     assign e_enable = advance;
-    assign e_step = step - delay;
+    assign e_step = sent[TW-1:0];
     always_comb begin
         e_start = '0;
         e_take = '0;
@@ -187,16 +189,16 @@ module engine #(
             case (state)
                 JOB: if (go) begin
                     state <= SEGMENT;
-                    segment <= GB'(first_segment);
+                    segment_now <= GB'(first_segment);
                 end
                 SEGMENT:
                     if (~early) state <= STREAM;
                     else if (last_segment) state <= FLUSH;
-                    else segment <= segment + 1'b1;
+                    else segment_now <= segment + 1'b1;
                 STREAM: if (e_idle[edge_now]) begin
                     if (last_segment) state <= FLUSH;
                     else begin
-                        segment <= segment + 1'b1;
+                        segment_now <= segment + 1'b1;
                         state <= SEGMENT;
                     end
                 end
@@ -324,17 +326,18 @@ module engine #(
     wire [31:0] slots = LAYER_SLOTS[32*s_layer+:32];
     wire issue = (sweep == SWEEP) & (32'(swept) < words);
     wire go_sweep = (sweep == WAIT) & s_present & held[sweep_half] & (room[s_layer] | stop);
-    logic s1, s2, s3, s4;
-    logic [AB-1:0] word1s, word2s, word3s, word4s;
-    logic last1, last2, last3, last4, top1, top2, top3, top4;
-    assign finish = s4 & last4;
+    // A word's way: states read, held, multiplied, u, v, spike and write.
+    logic s1, s2, s3, s4, s5;
+    logic [AB-1:0] word1s, word2s, word3s, word4s, word5s;
+    logic last1, last2, last3, last4, last5, top1, top2, top3, top4, top5;
+    assign finish = s5 & last5;
     always_ff @(posedge clk) begin
         if (clear) begin
             sweep <= WAIT;
             sweep_half <= 0;
-            {s1, s2, s3, s4} <= '0;
+            {s1, s2, s3, s4, s5} <= '0;
         end else begin
-            {s4, s3, s2, s1} <= {s3, s2, s1, issue};
+            {s5, s4, s3, s2, s1} <= {s4, s3, s2, s1, issue};
             if (go_sweep) sweep <= SWEEP;
             else if (finish) begin
                 sweep <= WAIT;
@@ -348,9 +351,10 @@ module engine #(
             swept <= swept + 1'b1;
             slot <= (32'(slot) + 1 == slots) ? '0 : slot + 1'b1;
         end
-        {word4s, word3s, word2s, word1s} <= {word3s, word2s, word1s, swept[AB-1:0]};
-        {last4, last3, last2, last1} <= {last3, last2, last1, 32'(swept) + 1 == words};
-        {top4, top3, top2, top1} <= {top3, top2, top1, 32'(slot) + 1 == slots};
+        {word5s, word4s, word3s} <= {word4s, word3s, word2s};
+        {word2s, word1s} <= {word1s, swept[AB-1:0]};
+        {last5, last4, last3, last2, last1} <= {last4, last3, last2, last1, 32'(swept) + 1 == words};
+        {top5, top4, top3, top2, top1} <= {top4, top3, top2, top1, 32'(slot) + 1 == slots};
     end
     always_ff @(posedge clk) begin
         if (clear) held <= 0;
@@ -384,10 +388,12 @@ module engine #(
 
     // ---------------------------------------------------------------------- banks and neurons
     wire [VA-1:0] s_address = VA'(LAYER_STATE[32*s_layer+:32] + 32'(swept));
-    wire [VA-1:0] w_address = VA'(LAYER_STATE[32*s_layer+:32] + 32'(word4s));
-    wire first = s_step == 0;
+    wire [VA-1:0] w_address = VA'(LAYER_STATE[32*s_layer+:32] + 32'(word5s));
+    // A sweep's step is there two cycles before its first states.
+    logic first;
+    always_ff @(posedge clk) first <= s_step == 0;
     logic [P-1:0] spikes;
-    wire [P-1:0] present_lanes = top4 ? LAYER_LAST[P*s_layer+:P] : '1;
+    wire [P-1:0] present_lanes = top5 ? LAYER_LAST[P*s_layer+:P] : '1;
     generate
         for (genvar b = 0; b < P; b++) begin : g_bank
             logic [EB-1:0] weights[0:DEPTH-1];
@@ -413,13 +419,13 @@ module engine #(
             logic signed [UB-1:0] u, new_u;
             always_ff @(posedge clk) begin
                 v <= v_memory[s_address];
-                if (s4) v_memory[w_address] <= new_v;
+                if (s5) v_memory[w_address] <= new_v;
             end
             if (CURRENT) begin : g_u
                 logic signed [UB-1:0] u_memory[0:STATES-1];
                 always_ff @(posedge clk) begin
                     u <= u_memory[s_address];
-                    if (s4) u_memory[w_address] <= new_u;
+                    if (s5) u_memory[w_address] <= new_u;
                 end
             end else begin : g_no_u
                 assign u = 0;
@@ -449,10 +455,10 @@ module engine #(
         end
     endgenerate
 
-    assign put = s4;
+    assign put = s5;
     assign put_layer = s_layer;
     assign put_step = s_step;
-    assign put_word = word4s;
+    assign put_word = word5s;
     assign put_mask = spikes & present_lanes;
     assign commit = finish;
     assign over = ((state == JOB) & (jobs_over | stop)) & (sweep == WAIT) & (held == 0);

@@ -17,19 +17,21 @@ module jobs #(
     output logic          over
 );
     logic [TW-1:0] slot;
-    logic [JW-1:0] at;
-    wire [TW-1:0] skew = TW'(SKEW[32*at+:32]);
+    logic [JW-1:0] turn;
+    // Of one layer alone, all that is looked up by its number is constant.
+    wire [JW-1:0] at = (LAYERS == 1) ? '0 : turn;
+    wire [TW:0] behind = {1'b0, slot} - {1'b0, TW'(SKEW[32*at+:32])};
     wire last = at == JW'(LAYERS - 1);
     assign layer = at;
-    assign step = slot - skew;
-    assign present = (slot >= skew) & (step < steps) & ~over;
+    assign step = behind[TW-1:0];
+    assign present = ~behind[TW] & (step < steps) & ~over;
     assign over = slot >= steps + TW'(MOST);
     always_ff @(posedge clk) begin
         if (clear) begin
             slot <= 0;
-            at <= 0;
+            turn <= 0;
         end else if (advance) begin
-            at <= last ? '0 : at + 1'b1;
+            turn <= last ? '0 : at + 1'b1;
             if (last) slot <= slot + 1'b1;
         end
     end

@@ -1,4 +1,4 @@
-// The neuron update of one lane: a new membrane and a spike four cycles after the states enter.
+// The neuron update of one lane: a new membrane and a spike four cycles after its states came.
 //
 //     u = decay(u) + (sum << shift)
 //     v = saturate(decay(v) + u + bias)
@@ -41,11 +41,20 @@ module neuron #(
         else saturated = {x[W-1], {(VB - 1) {~x[W-1]}}};
     endfunction
 
-    // Products; a first step's states.
+    // A first step's states, and what waits for a turn.
     logic signed [VB-1:0] from_v;
     logic signed [UB-1:0] from_u;
-    assign from_v = first ? start : v;
-    assign from_u = first ? '0 : u;
+    logic signed [ACC-1:0] sum1;
+    logic [DECAY:0] keep_u1, keep_v1;
+    always_ff @(posedge clk) begin
+        from_v <= first ? start : v;
+        from_u <= first ? '0 : u;
+        sum1 <= sum;
+        keep_u1 <= keep_u;
+        keep_v1 <= keep_v;
+    end
+
+    // Products.
     logic signed [VB-1:0] v3;
     logic signed [UB-1:0] decayed_u;
     generate
@@ -54,7 +63,7 @@ module neuron #(
             wire signed [VB+DECAY+1:0] toward_zero =
                 product + (VB + DECAY + 2)'({DECAY{product[VB+DECAY+1]}});
             always_ff @(posedge clk) begin
-                product <= from_v * $signed({1'b0, keep_v});
+                product <= from_v * $signed({1'b0, keep_v1});
                 v3 <= VB'(toward_zero >>> DECAY);
             end
         end else begin : g_keep
@@ -68,7 +77,7 @@ module neuron #(
             logic signed [UB+DECAY+1:0] product;
             wire signed [UB+DECAY+1:0] toward_zero =
                 product + (UB + DECAY + 2)'({DECAY{product[UB+DECAY+1]}});
-            always_ff @(posedge clk) product <= from_u * $signed({1'b0, keep_u});
+            always_ff @(posedge clk) product <= from_u * $signed({1'b0, keep_u1});
             assign decayed_u = UB'(toward_zero >>> DECAY);
         end else begin : g_no_current
             assign decayed_u = 0;
@@ -77,18 +86,19 @@ module neuron #(
     logic signed [ACC-1:0] sum2;
     logic signed [UB-1:0] u3;
     always_ff @(posedge clk) begin
-        sum2 <= sum;
+        sum2 <= sum1;
         u3 <= decayed_u + (UB'(sum2) <<< shift);
     end
 
     // Parameters of a table arrive with the states and wait for their turn.
-    logic signed [BB-1:0] bias2, bias3;
-    logic [TB-1:0] threshold2, threshold3, threshold4;
-    logic signed [VB-1:0] reset2, reset3, reset4;
+    logic signed [BB-1:0] bias1, bias2, bias3;
+    logic [TB-1:0] threshold1, threshold2, threshold3, threshold4;
+    logic signed [VB-1:0] reset1, reset2, reset3, reset4;
     always_ff @(posedge clk) begin
-        {bias3, bias2} <= {bias2, bias};
-        {threshold4, threshold3, threshold2} <= {threshold3, threshold2, threshold};
-        {reset4, reset3, reset2} <= {reset3, reset2, reset};
+        {bias3, bias2, bias1} <= {bias2, bias1, bias};
+        {threshold4, threshold3} <= {threshold3, threshold2};
+        {threshold2, threshold1} <= {threshold1, threshold};
+        {reset4, reset3, reset2, reset1} <= {reset3, reset2, reset1, reset};
     end
 
     logic signed [VB-1:0] v4;

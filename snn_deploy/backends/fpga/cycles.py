@@ -4,7 +4,7 @@ An engine has two units. **Ingest** of a layer's step takes in the events of its
 kernel.ingest for its length), **sweep** then updates the layer's neurons, a word of all banks per
 cycle:
 
-    sweep = 1 + words + 4
+    sweep = 1 + words + 5
 
 They overlap: while one half of the accumulators is swept, the other takes the next job's events.
 A job is a layer's step; an engine's jobs have a fixed order. In cycles from the start of a sample,
@@ -32,7 +32,7 @@ from snn_deploy.backends.fpga.machine import Cycles, LayerCycles, Machine
 from snn_deploy.backends.fpga.program import Engine, FpgaProgram, Layer, Segment
 from snn_deploy.ir.arrays import Array
 
-SWEEP_FIXED = 5
+SWEEP_FIXED = 6
 
 #: What a layer's busy cycles go to; they sum to ingest and sweep together.
 PARTS: dict[str, str] = {

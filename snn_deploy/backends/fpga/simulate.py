@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from snn_deploy.backends.fpga.verilog import (
     v_bits,
     value_bits,
 )
-from snn_deploy.errors import ExternalToolError, OutputError
+from snn_deploy.errors import ExternalToolError, OutputError, UsageError
 from snn_deploy.io.cache import CACHE_VARIABLE, cache_folder
 from snn_deploy.io.programs import last_words, locked, run_program
 from snn_deploy.ir.arrays import Array
@@ -102,12 +103,14 @@ def build(program: FpgaProgram) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with locked(cache / f"{digest}.lock", tools.no_report, ""):
             if not binary.is_file():
-                with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                with tempfile.TemporaryDirectory(dir=_without_spaces(cache)) as temporary:
                     folder = Path(temporary)
                     for name, data in files.items():
                         (folder / name).write_bytes(data)
                     tools.run(verilator, _arguments(), cwd=folder, timeout_s=BUILD_LIMIT_S)
-                    os.replace(folder / "obj" / "Vaccelerator", binary)
+                    made = binary.with_suffix(".new")
+                    shutil.copy2(folder / "obj" / "Vaccelerator", made)
+                    os.replace(made, binary)
     except OSError as error:
         raise OutputError(
             f"cannot keep the compiled simulation: {error.strerror or error}",
@@ -117,9 +120,21 @@ def build(program: FpgaProgram) -> Path:
     return binary
 
 
+def _without_spaces(cache: Path) -> Path:
+    """Return a folder to build in: make cannot, where a path has a space."""
+    for folder in (cache, Path(tempfile.gettempdir()).absolute()):
+        if not any(c.isspace() for c in str(folder)):
+            return folder
+    raise UsageError(
+        "the simulation cannot be built in a folder whose path has a space",
+        where=str(folder),
+        hint="set TMPDIR to a folder without one",
+    )
+
+
 def _arguments() -> list[str]:
     return [
-        "--cc", "--exe", "--build", "-j", "2", "-O3", "-CFLAGS", "-O2 -std=c++17",
+        "--cc", "--exe", "--build", "-j", "2", "-O3", "-CFLAGS", "-O2 -std=c++17 -DVL_TIME_CONTEXT",
         "--top-module", "accelerator", "-DMONITOR", "-Wno-fatal", "-Wno-lint", "--Mdir", "obj",
         # Verilator that was configured for another compiler leaves this empty.
         "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include",
