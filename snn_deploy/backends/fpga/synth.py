@@ -58,9 +58,9 @@ def synthesize(
     files, script, netlist and logs, in place of earlier ones, and nothing if the result is known.
     clock_mhz: the frequency to aim at; a design that misses it is still a result. seed: of the
     placer. place: False stops after Yosys. pins: False places a block of a larger design, with
-    ``clock`` as its only pin. flatten: False keeps the hierarchy while mapping and fills
-    ``modules``; all figures differ a little then (Yosys 0.23 cannot: its statistics are malformed).
-    timeout_s: of each tool. report: told each step in one line.
+    ``clock`` as its only pin. flatten: False maps every module apart and fills ``modules``; nothing
+    is optimized across their borders then, and all figures are larger (Yosys 0.23 cannot: its
+    statistics are malformed). timeout_s: of each tool. report: told each step in one line.
 
     Raises UsageError (an unknown part, names that clash), InputError (a file that is not there),
     MissingDependencyError, ExternalToolError (a tool's own words), OutputError, and FitError: what
