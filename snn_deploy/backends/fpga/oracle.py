@@ -10,7 +10,9 @@ from snn_deploy.backends.base import Program
 from snn_deploy.backends.fpga.simulate import (
     COUNTERS,
     KINDS,
+    Files,
     Recording,
+    files,
     simulate,
     versions,
 )
@@ -28,10 +30,13 @@ _PATIENCE = 2
 
 
 class RtlOracle:
-    """Verilator on the program's own SystemVerilog and memory images."""
+    """Verilator on the program's own SystemVerilog and memory images; files: others instead."""
 
     name = "rtl"
     tolerance = 0.0
+
+    def __init__(self, files: Files = files) -> None:
+        self._files = files
 
     def version(self) -> str:
         """Return what runs; MissingDependencyError where something is missing."""
@@ -45,7 +50,9 @@ class RtlOracle:
         flat = only_input(program.real, x)
         given = sent(program, flat)
         samples, steps = given.shape[:2]
-        recording = simulate(payload, given, _most_cycles(payload, given))
+        recording = simulate(
+            payload, given, most_cycles(payload, given), files=self._files
+        )
         spikes: dict[str, Array] = {}
         states: dict[str, dict[str, Array]] = {}
         machine: dict[str, dict[str, dict[str, Array]]] = {"cycles": {}, "counters": {}}
@@ -81,7 +88,7 @@ class RtlOracle:
         )
 
 
-def _most_cycles(program: FpgaProgram, given: Array) -> int:
+def most_cycles(program: FpgaProgram, given: Array) -> int:
     """Return a bound on the cycles of a sample: every event with the longest row, one by one."""
     steps = given.shape[1]
     longest = max(int(e.lengths.max(initial=0)) for e in program.engines)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ _HANGS = 3  # the bench's exit code for a sample that does not end
 COUNTERS = ("rows", "pushes", "reads", "adds", "stalls")
 KINDS = ("begin", "ingested", "sweeping", "swept", "scanned", "done")
 _JOB = 6 + len(COUNTERS)
+#: Returns what Verilator compiles, by file name.
+Files = Callable[[FpgaProgram], Mapping[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,13 +54,30 @@ def versions() -> str:
     return str(tools.require("verilator"))
 
 
-def simulate(program: FpgaProgram, x: Array, most_cycles: int, *, early: bool = False) -> Recording:
+def files(program: FpgaProgram) -> dict[str, bytes]:
+    """Return the hardware, its top level and the bench, by file name."""
+    return {
+        **{name: source(name) for name in (*SOURCES, BENCH)},
+        TOP: accelerator(program).encode(),
+        "engines.h": _constants(program).encode(),
+    }
+
+
+def simulate(
+    program: FpgaProgram,
+    x: Array,
+    most_cycles: int,
+    *,
+    early: bool = False,
+    files: Files = files,
+) -> Recording:
     """Run whole numbers x (samples, steps, ...), 0 where there is no event.
 
-    most_cycles: after which a sample is taken to hang. early: let samples stop early. Raises
-    MissingDependencyError without the tools, ExternalToolError where one fails or the design hangs.
+    most_cycles: after which a sample is taken to hang. early: let samples stop early. files: of the
+    simulation. Raises MissingDependencyError without the tools, ExternalToolError where one fails
+    or the design hangs.
     """
-    binary = build(program)
+    binary = build(program, files)
     with tempfile.TemporaryDirectory(prefix="snn-deploy-rtl-") as temporary:
         folder = Path(temporary)
         write_images(program, folder)
@@ -84,7 +104,7 @@ def simulate(program: FpgaProgram, x: Array, most_cycles: int, *, early: bool = 
     return Recording(jobs=jobs, words=words)
 
 
-def build(program: FpgaProgram) -> Path:
+def build(program: FpgaProgram, files: Files = files) -> Path:
     """Return the simulation of a design, compiled by Verilator unless the cache has it.
 
     Memory images are not part of it: one design runs any weights of the same sizes.
@@ -92,10 +112,8 @@ def build(program: FpgaProgram) -> Path:
     verilator = tools.require("verilator")
     compiler = tools.require("c++")
     tools.require("make")
-    files = {name: source(name) for name in (*SOURCES, BENCH)}
-    files[TOP] = accelerator(program).encode()
-    files["engines.h"] = _constants(program).encode()
-    content = b"".join(name.encode() + b"\0" + files[name] for name in sorted(files))
+    wanted = files(program)
+    content = b"".join(name.encode() + b"\0" + wanted[name] for name in sorted(wanted))
     digest = hashlib.sha256(content + str((verilator, compiler)).encode()).hexdigest()[:24]
     cache = cache_folder() / "rtl"
     binary = cache / digest
@@ -105,7 +123,7 @@ def build(program: FpgaProgram) -> Path:
             if not binary.is_file():
                 with tempfile.TemporaryDirectory(dir=_without_spaces(cache)) as temporary:
                     folder = Path(temporary)
-                    for name, data in files.items():
+                    for name, data in wanted.items():
                         (folder / name).write_bytes(data)
                     tools.run(verilator, _arguments(), cwd=folder, timeout_s=BUILD_LIMIT_S)
                     made = binary.with_suffix(".new")
