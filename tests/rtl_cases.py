@@ -214,9 +214,7 @@ def _conv1d(rng: Rng) -> Network:
         groups=groups,
     )
     shape = first.out_shape((4, 11))
-    return b.row(
-        (4, 11), first, spiking(rng, shape), dense(rng, 3, int(np.prod(shape))), b.lif()
-    )
+    return b.row((4, 11), first, spiking(rng, shape), dense(rng, 3, int(np.prod(shape))), b.lif())
 
 
 def joined(rng: Rng) -> Network:
@@ -254,9 +252,7 @@ def _votes(rng: Rng) -> Network:
         cutoff=tuple(cutoff.tolist()) if rng.random() < 0.7 else None,
     )
     if readout.kind == "vote":
-        readout = Readout(
-            kind="vote", groups=3, window=readout.window, cutoff=readout.cutoff
-        )
+        readout = Readout(kind="vote", groups=3, window=readout.window, cutoff=readout.cutoff)
     return b.row(
         (9,),
         dense(rng, 20, 9),

@@ -50,9 +50,7 @@ class RtlOracle:
         flat = only_input(program.real, x)
         given = sent(program, flat)
         samples, steps = given.shape[:2]
-        recording = simulate(
-            payload, given, most_cycles(payload, given), files=self._files
-        )
+        recording = simulate(payload, given, most_cycles(payload, given), files=self._files)
         spikes: dict[str, Array] = {}
         states: dict[str, dict[str, Array]] = {}
         machine: dict[str, dict[str, dict[str, Array]]] = {"cycles": {}, "counters": {}}
