@@ -18,7 +18,7 @@ PATIENCE_S = 600.0
 
 def test_the_netlist_sweeps_and_counts_as_the_rtl(yosys, verilator, tmp_path):
     rng = np.random.default_rng(1)
-    net = mlp(rng, 6, 5, 3, neuron=lif(4, threshold=0.25))
+    net = mlp(rng, 6, 5, neuron=lif(4, threshold=0.25))
     program = build(quantize(net, FPGA), Settings(banks=2, fifo_depth=2))
     design = tmp_path / "design"
     design.mkdir()
@@ -48,6 +48,6 @@ def test_the_netlist_sweeps_and_counts_as_the_rtl(yosys, verilator, tmp_path):
     x = spikes(rng, 3, 5, (6,), 0.5)
     expected = simulate(program, x, 100_000)
     found = simulate(program, x, 100_000, files=mapped)
-    assert len(expected.jobs) > 3 * 5 * 2 * 4
+    assert len(expected.jobs) >= 3 * 5 * 4
     assert np.array_equal(found.jobs, expected.jobs)
     assert np.array_equal(found.words, expected.words)
