@@ -147,7 +147,8 @@ def _readout(program: FpgaProgram, unit: ReadoutUnit) -> str:
         .THRESHOLDS("readout.thresholds.hex")
     ) i_readout (
         .clk, .clear, .steps, .put({n}_put & {here}), .step({n}_put_step), .word({n}_put_word),
-        .mask({n}_put_mask), .v({n}_put_v), .commit({n}_commit & {here}), .hold,
+        // A job that was under way at the stop must not be scanned: the result is there.
+        .mask({n}_put_mask), .v({n}_put_v), .commit({n}_commit & {here} & ~stop), .hold,
         .scanned, .stops, .at_step, .best(result)
     );
 """
