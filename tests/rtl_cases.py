@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from snn_deploy.backends.fpga.target import FpgaTarget
 from snn_deploy.backends.prepare import prepare
 from snn_deploy.backends.verify import Verdict, verify
 from snn_deploy.ir import (
-    LIF,
     Coding,
     Conv1d,
     Conv2d,
+    CubaLI,
+    CubaLIF,
     Dense,
     Integrator,
     Network,
@@ -140,12 +141,34 @@ def silent(rng: Rng, shape: tuple[int, ...]) -> Neuron:
     return Integrator(r=np.array(1 / b.DT))
 
 
-def dense(rng: Rng, post: int, pre: int) -> Dense:
-    """Return weights of random density, some rows and columns empty."""
-    weight = b.grid(rng, post, pre, density=float(rng.choice([0.1, 0.5, 1.0])))
+def weights(rng: Rng, *shape: int, density: float) -> Array:
+    """Return weights of which three quarters excite, so that deep layers spike too."""
+    weight = b.grid(rng, *shape, density=density)
+    return np.where(rng.random(shape) < 0.5, np.abs(weight), weight)
+
+
+def dense(rng: Rng, post: int, pre: int, neuron: Neuron | None = None) -> Dense:
+    """Return weights of random density, some rows empty, and a bias if ``neuron`` takes one.
+
+    A bias into a synaptic current becomes a population that nothing feeds, which is refused.
+    """
+    weight = weights(rng, post, pre, density=float(rng.choice([0.1, 0.5, 1.0])))
     weight[:, rng.random(pre) < 0.1] = 0
-    bias = b.grid(rng, post) / 4 if rng.random() < 0.5 else None
-    return Dense(weight=weight, bias=bias)
+    return Dense(weight=weight, bias=_bias(rng, post) if takes_bias(neuron) else None)
+
+
+def takes_bias(neuron: Neuron | None) -> bool:
+    """Return whether a neuron takes a bias; none is asked for without a neuron."""
+    return neuron is not None and not isinstance(neuron, CubaLIF | CubaLI)
+
+
+def _bias(rng: Rng, size: int) -> Array | None:
+    return b.grid(rng, size) / 4 if rng.random() < 0.5 else None
+
+
+def without_bias(synapse: Conv1d | Conv2d, neuron: Neuron) -> Conv1d | Conv2d:
+    """Return a convolution without its bias where ``neuron`` takes none."""
+    return synapse if takes_bias(neuron) else replace(synapse, bias=None)
 
 
 def conv(rng: Rng, shape: tuple[int, ...]) -> Conv2d:
@@ -153,10 +176,10 @@ def conv(rng: Rng, shape: tuple[int, ...]) -> Conv2d:
     groups = 2 if shape[0] % 2 == 0 and rng.random() < 0.4 else 1
     out = groups * int(rng.integers(1, 4))
     kernel = rng.integers(1, 4, 2)
-    weight = b.grid(rng, out, shape[0] // groups, *kernel, density=0.8)
+    weight = weights(rng, out, shape[0] // groups, *kernel, density=0.8)
     return Conv2d(
         weight=weight,
-        bias=b.grid(rng, out) / 4 if rng.random() < 0.5 else None,
+        bias=_bias(rng, out),
         stride=tuple(int(s) for s in rng.integers(1, 3, 2)),
         padding=tuple(int(p) for p in rng.integers(0, 3, 4)),
         dilation=tuple(int(d) for d in rng.integers(1, 3, 2)),
@@ -179,7 +202,8 @@ def _layers(rng: Rng) -> Network:
     sizes = rng.integers(1, 40, int(rng.integers(2, 5)))
     parts: list[Synapse | Neuron] = []
     for pre, post in zip(sizes[:-1].tolist(), sizes[1:].tolist(), strict=True):
-        parts += [dense(rng, post, pre), spiking(rng, (post,))]
+        neuron = spiking(rng, (post,))
+        parts += [dense(rng, post, pre, neuron), neuron]
     return b.row((int(sizes[0]),), *parts)
 
 
@@ -193,13 +217,14 @@ def _shaped(rng: Rng) -> Network:
             shape = parts[-1].out_shape(shape)
         if min(shape[1:]) < 5:  # the largest kernel
             break
-        parts.append(conv(rng, shape))
-        shape = parts[-1].out_shape(shape)
-        parts.append(spiking(rng, shape))
+        made = conv(rng, shape)
+        shape = made.out_shape(shape)
+        neuron = spiking(rng, shape)
+        parts += [without_bias(made, neuron), neuron]
     if rng.random() < 0.4 and min(shape[1:]) >= 2:
         parts.append(pool(rng, tiling=True))
         shape = parts[-1].out_shape(shape)
-    parts += [dense(rng, 5, int(np.prod(shape))), b.lif()]
+    parts += [dense(rng, 5, int(np.prod(shape)), b.lif()), b.lif()]
     return b.row(start, *parts)
 
 
@@ -214,7 +239,9 @@ def _conv1d(rng: Rng) -> Network:
         groups=groups,
     )
     shape = first.out_shape((4, 11))
-    return b.row((4, 11), first, spiking(rng, shape), dense(rng, 3, int(np.prod(shape))), b.lif())
+    neuron = spiking(rng, shape)
+    last = dense(rng, 3, int(np.prod(shape)), b.lif())
+    return b.row((4, 11), without_bias(first, neuron), neuron, last, b.lif())
 
 
 def joined(rng: Rng) -> Network:
@@ -245,18 +272,18 @@ def joined(rng: Rng) -> Network:
 def _votes(rng: Rng) -> Network:
     windows = (None, (0, 2), (1, 5), (2, WINDOW_STEPS))
     cutoff = rng.choice([0.0, 1.0, 1.5, 2.0, np.inf], WINDOW_STEPS)
+    groups = 3 if rng.random() < 0.5 else None
     readout = Readout(
-        kind=str(rng.choice(["count", "vote"])),
-        groups=None,
+        kind="vote" if groups else "count",
+        groups=groups,
         window=windows[rng.integers(4)],
         cutoff=tuple(cutoff.tolist()) if rng.random() < 0.7 else None,
     )
-    if readout.kind == "vote":
-        readout = Readout(kind="vote", groups=3, window=readout.window, cutoff=readout.cutoff)
+    hidden = spiking(rng, (20,))
     return b.row(
         (9,),
-        dense(rng, 20, 9),
-        spiking(rng, (20,)),
+        dense(rng, 20, 9, hidden),
+        hidden,
         Dense(weight=b.grid(rng, 12, 20)),
         spiking(rng, (12,)),
         readout=readout,
@@ -264,13 +291,14 @@ def _votes(rng: Rng) -> Network:
 
 
 def _membranes(rng: Rng) -> Network:
+    hidden = spiking(rng, (20,))
     neuron = silent(rng, (5,)) if rng.random() < 0.8 else b.lif(4)
     window = (1, 4) if rng.random() < 0.3 else None
     return b.row(
         (9,),
-        dense(rng, 20, 9),
-        spiking(rng, (20,)),
-        dense(rng, 5, 20),
+        dense(rng, 20, 9, hidden),
+        hidden,
+        dense(rng, 5, 20, neuron),
         neuron,
         readout=Readout(kind=str(rng.choice(["last", "max", "mean"])), window=window),
     )
@@ -278,16 +306,20 @@ def _membranes(rng: Rng) -> Network:
 
 def _graded(rng: Rng) -> Network:
     if rng.random() < 0.5:
-        first: Synapse = conv(rng, (2, 6, 7))
         start: tuple[int, ...] = (2, 6, 7)
+        made = conv(rng, start)
+        shape = made.out_shape(start)
+        neuron = spiking(rng, shape)
+        first: Synapse = without_bias(made, neuron)
     else:
-        first, start = dense(rng, 17, 12), (12,)
-    shape = first.out_shape(start)
+        start, shape = (12,), (17,)
+        neuron = spiking(rng, shape)
+        first = dense(rng, 17, 12, neuron)
     return b.row(
         start,
         first,
-        spiking(rng, shape),
-        dense(rng, 5, int(np.prod(shape))),
+        neuron,
+        dense(rng, 5, int(np.prod(shape)), b.lif()),
         b.lif(),
         coding=Coding(kind="direct"),
     )
