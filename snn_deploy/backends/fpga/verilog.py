@@ -108,17 +108,18 @@ module accelerator (
 `ifndef MONITOR
 {inner}
 `endif
-    logic run, finished, hold;
+    logic run, finished, stop, hold;
     wire clear = reset | start;
+    wire last = at_step + 1'b1 == steps;
     logic [{len(program.engines) - 1}:0] over;
-    // Jobs that have begun when the result is there are ended, and no new ones begin.
-    wire stop = finished;
     assign done = run & (&over) & {"finished" if program.readout else "1'b1"};
     always_ff @(posedge clk) begin
         if (reset) run <= 1'b0;
         else if (start) run <= 1'b1;
-        if (clear) finished <= 1'b0;
-        else if (scanned & stops & (early | (at_step + 1'b1 == steps))) finished <= 1'b1;
+        // After an early stop jobs that have begun are ended, and no new ones begin. After the last
+        // step all do: what reaches the output late, or never, is computed too.
+        if (clear) {{finished, stop}} <= '0;
+        else if (scanned & stops & (early | last)) {{finished, stop}} <= {{1'b1, ~last}};
     end
 {"" if program.readout else NO_READOUT}
 """
