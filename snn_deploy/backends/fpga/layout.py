@@ -195,8 +195,3 @@ def _loads(plan: Geometry, channels: int, pixels: int, events: Array | None) -> 
             rate = np.repeat(rate[::taps], taps)
     target = plan.target if plan.window is not None else plan.target // pixels
     return np.bincount(target, weights=rate[plan.row], minlength=channels)
-
-
-def _bits(top: int) -> int:
-    """Return the bits that hold 0..top, at least one."""
-    return max(1, int(top).bit_length())
