@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -111,7 +112,7 @@ def build(program: FpgaProgram, files: Files = files) -> Path:
     """
     verilator = tools.require("verilator")
     compiler = tools.require("c++")
-    tools.require("make")
+    make = tools.require("make")
     wanted = files(program)
     content = b"".join(name.encode() + b"\0" + wanted[name] for name in sorted(wanted))
     digest = hashlib.sha256(content + str((verilator, compiler)).encode()).hexdigest()[:24]
@@ -125,7 +126,11 @@ def build(program: FpgaProgram, files: Files = files) -> Path:
                     folder = Path(temporary)
                     for name, data in wanted.items():
                         (folder / name).write_bytes(data)
+                    runtime = _Runtime(cache, str((verilator, compiler)))
                     tools.run(verilator, _arguments(), cwd=folder, timeout_s=BUILD_LIMIT_S)
+                    runtime.give(folder / "obj")
+                    tools.run(make, _MAKE, cwd=folder, timeout_s=BUILD_LIMIT_S)
+                    runtime.keep(folder / "obj")
                     made = binary.with_suffix(".new")
                     shutil.copy2(folder / "obj" / "Vaccelerator", made)
                     os.replace(made, binary)
@@ -136,6 +141,31 @@ def build(program: FpgaProgram, files: Files = files) -> Path:
             hint=f"free some space, or set {CACHE_VARIABLE} to a writable folder",
         ) from error
     return binary
+
+
+class _Runtime:
+    """Verilator's own compiled objects, the same in every simulation and most of a small one."""
+
+    NAMES = ("verilated.o", "verilated_threads.o")
+
+    def __init__(self, cache: Path, made_by: str) -> None:
+        key = json.dumps([made_by, _arguments(), _MAKE])
+        self._folder = cache / f"runtime-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+
+    def give(self, objects: Path) -> None:
+        """Put them where make finds them, newer than what they come from."""
+        if all((self._folder / name).is_file() for name in self.NAMES):
+            for name in self.NAMES:
+                shutil.copyfile(self._folder / name, objects / name)
+
+    def keep(self, objects: Path) -> None:
+        """Keep them for the next simulation."""
+        self._folder.mkdir(exist_ok=True)
+        for name in self.NAMES:
+            made = self._folder / f"{name}.{os.getpid()}"
+            if (objects / name).is_file() and not (self._folder / name).is_file():
+                shutil.copyfile(objects / name, made)
+                os.replace(made, self._folder / name)
 
 
 def _without_spaces(cache: Path) -> Path:
@@ -150,12 +180,17 @@ def _without_spaces(cache: Path) -> Path:
     )
 
 
+_MAKE = (
+    "-C", "obj", "-f", "Vaccelerator.mk", "-j", "2",
+    # Verilator that was configured for another compiler leaves this empty.
+    "CFG_CXXFLAGS_PCH_I=-include",
+)  # fmt: skip
+
+
 def _arguments() -> list[str]:
     return [
-        "--cc", "--exe", "--build", "-j", "2", "-O3", "-CFLAGS", "-O2 -std=c++17 -DVL_TIME_CONTEXT",
+        "--cc", "--exe", "-O3", "-CFLAGS", "-O2 -std=c++17 -DVL_TIME_CONTEXT",
         "--top-module", "accelerator", "-DMONITOR", "-Wno-fatal", "-Wno-lint", "--Mdir", "obj",
-        # Verilator that was configured for another compiler leaves this empty.
-        "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include",
         TOP, *SOURCES, BENCH,
     ]  # fmt: skip
 
