@@ -1,9 +1,9 @@
 // Reads the prediction from the output layer as it is swept: scores per neuron, summed over groups,
 // the largest first; of equal ones the lowest class.
 //
-// After the last step, and with STOPS after every step, the scores are scanned, one neuron per
-// cycle. A step whose lead of the best class over the second is above the step's threshold stops the
-// sample. No word of the output layer may be swept while a scan runs (``hold``).
+// After the last step, and with STOPS after every step from FIRST on, the scores are scanned, one
+// neuron per cycle. A step whose lead of the best class over the second is above the step's
+// threshold stops the sample. No word of the output layer may be swept while a scan runs (``hold``).
 module readout #(
     parameter int P = 8,
     parameter int WORDS = 2,
@@ -82,7 +82,7 @@ module readout #(
         if (clear) begin
             {hold, scanning, settle, read1} <= '0;
         end else begin
-            if (commit & (STOPS | (step + 1'b1 == steps))) begin
+            if (commit & ((STOPS & (step + 1'b1 > TW'(FIRST))) | (step + 1'b1 == steps))) begin
                 hold <= 1'b1;
                 settle <= 2'd2;
                 at_step <= step;
@@ -167,7 +167,7 @@ module readout #(
             localparam int SA = (STEPS > 1) ? $clog2(STEPS) : 1;
             always_ff @(posedge clk) threshold <= thresholds[SA'(at_step)];
             wire [SB-1:0] lead = $unsigned(first_score - second_score);
-            assign over_threshold = (at_step >= TW'(FIRST)) & (lead > threshold);
+            assign over_threshold = lead > threshold;
         end else begin : g_runs
             assign over_threshold = 1'b0;
         end

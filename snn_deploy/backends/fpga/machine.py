@@ -121,7 +121,8 @@ class Machine:
         """Return when every reader has room for a step of ``pre``; None while that is open."""
         ready = np.zeros(self._samples, np.int64)
         unit = self._program.readout
-        if unit is not None and unit.thresholds is not None and unit.population == pre and step:
+        stops = unit is not None and unit.thresholds is not None and unit.population == pre
+        if unit is not None and stops and step > unit.first:
             ready = self._swept[pre][:, step - 1] + self.scan
         for edge in self._program.edges:
             if edge.pre != pre or step < edge.ahead:

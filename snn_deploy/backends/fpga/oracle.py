@@ -128,7 +128,7 @@ def _expected(program: Program, cycles: Cycles, trace: Trace) -> dict[str, dict[
     if unit is None:
         return {}
     readout, lead_ = program.real.readout, (trace.samples, trace.steps)
-    first = trace.steps - 1 if unit.thresholds is None else 0
+    first = trace.steps - 1 if unit.thresholds is None else unit.first
     found = {name: np.full(lead_, -1, np.int64) for name in ("class", "stops", "cycle")}
     if readout.kind in MEMBRANE_READOUTS:
         found["class"][:, first] = readout.predict(trace.output)
@@ -138,8 +138,8 @@ def _expected(program: Program, cycles: Cycles, trace: Trace) -> dict[str, dict[
     found["stops"][:, first:] = 0
     if readout.cutoff is not None:
         gaps = lead(readout.cumulative(trace.output))
-        begun = np.arange(trace.steps) >= unit.first
-        found["stops"][:] = (gaps > np.array(readout.cutoff[: trace.steps])) & begun
+        above = gaps > np.array(readout.cutoff[: trace.steps])
+        found["stops"][:, first:] = above[:, first:]
     found["stops"][:, -1] = 1
     found["cycle"][:, first:] = cycles.swept[unit.population][:, first:] + cycles.scan
     return {unit.population: found}
