@@ -96,7 +96,8 @@ def test_a_sample_stops_when_the_engine_says_and_the_next_one_is_right(engines):
     readout = program.real.readout
     stops = readout.stop_steps(trace.output)
     assert made.x.shape[1] in stops and len(set(stops)) > 3
-    finished = FpgaTarget().run(program, made.x).timing["cycles"]
+    run = FpgaTarget().run(program, made.x, "states")
+    finished = run.timing["cycles"]
     limit = most_cycles(program.payload, made.x)
     whole, early = (simulate(program.payload, made.x, limit, early=e) for e in (False, True))
     for sample, stop in enumerate(stops):
@@ -109,6 +110,10 @@ def test_a_sample_stops_when_the_engine_says_and_the_next_one_is_right(engines):
         assert done[5] >= finished[sample]
         (last,) = _rows(whole, "done", sample)
         assert done[5] < last[5] or stop == made.x.shape[1]
+        begun = _rows(early, "begin", sample)[:, 2:4].tolist()
+        for engine, layer in program.payload.layers():
+            place = [engine.index, engine.layers.index(layer)]
+            assert begun.count(place) == run.stop.ran[layer.population][sample]
         # What ran until the stop is what runs without one, to the cycle.
         for kind in ("begin", "ingested", "sweeping", "swept"):
             got, wanted = _rows(early, kind, sample), _rows(whole, kind, sample)
