@@ -371,6 +371,16 @@ def test_an_accumulator_holds_the_largest_sum_or_the_layer_is_refused(n, fits):
     assert caught.value.hint == "prune the layer, or use fewer weight bits: --bits N"
 
 
+def test_an_engine_keeps_the_widest_sum_of_each_of_its_layers_not_of_all():
+    chains = [_ones(2, 8, np.s_[:, :]), _ones(1, 2, np.s_[:, :])]
+    qnet = _qnet([(8,), (2,), (1,)], chains)
+    shifts = {"p0": 0, "p1": 2}  # 8 below 16 stays, 2 below 4 becomes 8
+    changed = {n: replace(qnet.populations[n], shift=s) for n, s in shifts.items()}
+    engine = _engine(replace(qnet, populations=changed), Settings(engines=1))
+    assert [x.sum_most for x in engine.layers] == [8, 2]
+    assert (engine.widths.sum, engine.widths.current) == (5, 5)
+
+
 def test_sums_count_pools_kernels_and_values():
     rng = np.random.default_rng(0)
     weight = rng.integers(-3, 4, (3, 2, 2, 2)).astype("f4")

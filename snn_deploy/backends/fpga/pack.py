@@ -135,7 +135,7 @@ def _formatted(
         address=address,
         value=VALUE_BITS if graded else 0,
         sum=sum_bits,
-        current=max(layer.shift for layer in layers) + sum_bits,
+        current=max(x.shift + signed_bits(0, x.sum_most) for x in layers),
     )
     entry = base.weight + base.index + base.tap
     row_words = np.concatenate([np.full(s.rows, w) for s, w in _owners(layers)])
