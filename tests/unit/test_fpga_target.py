@@ -49,7 +49,7 @@ from snn_deploy.ir import (
 )
 from snn_deploy.passes.pipeline import fold
 from snn_deploy.passes.quantize import quantize
-from tests.builders import grid, row
+from tests.builders import cuba, grid, row
 
 LIF_ = LIF(tau_s=2e-3, r=1.0, v_leak=0.0, v_threshold=0.5, v_reset=0.0)
 TARGET = FpgaTarget()
@@ -140,6 +140,15 @@ def test_a_population_without_input_is_refused():
         check_supported(replace(quantize(_net(), FPGA), network=net))
     assert caught.value.where == "lone"
     assert caught.value.hint == "connect it, or remove it from the graph"
+
+
+def test_a_bias_into_a_synaptic_current_is_refused():
+    weight, bias = np.ones((3, 4), np.float32), np.ones(3, np.float32)
+    assert prepare(fold(row((4,), Dense(weight=weight), cuba())), TARGET)
+    with pytest.raises(UnsupportedError, match="a bias adds to a synaptic current") as caught:
+        prepare(fold(row((4,), Dense(weight=weight, bias=bias), cuba())), TARGET)
+    assert caught.value.where == "n1"
+    assert caught.value.hint == "train this layer without a bias, or use --target loihi"
 
 
 def test_a_delay_beyond_the_buffers_is_refused_with_its_place():

@@ -77,6 +77,12 @@ def check_supported(qnet: QNetwork) -> tuple[str, ...]:
     names = tuple(n for n in plan.order if n not in network.inputs)
     for name in names:
         if not network.into(name):
+            if any(p.pre == name and p.helper for p in network.projections):
+                raise UnsupportedError(
+                    "a bias adds to a synaptic current here, and only events do",
+                    where=network.where(name),
+                    hint="train this layer without a bias, or use --target loihi",
+                )
             raise InputError(
                 "nothing feeds this population",
                 where=network.where(name),
