@@ -127,9 +127,9 @@ module bank #(
     // Weight read.
     assign reads = left != 0;
     assign read_address = at;
-    logic w_valid, a_valid, s_valid, f_valid;
-    logic a_moves, s_moves;  // an entry, whether or not it reaches a neuron
-    logic [AB-1:0] w_place, w_base, a_address, s_address, f_address;
+    logic w_valid, a_valid, r_valid, s_valid, f_valid;
+    logic a_moves, r_moves, s_moves;  // an entry, whether or not it reaches a neuron
+    logic [AB-1:0] w_place, w_base, a_address, r_address, s_address, f_address;
     logic [MB-1:0] w_reach;
     logic signed [VB-1:0] w_value, a_value;
     logic signed [WB-1:0] a_weight;
@@ -166,30 +166,45 @@ module bank #(
 
     // Accumulator read, product.
     localparam int PB = (VALUE > 0) ? WB + VALUE : WB;
-    logic signed [PB-1:0] s_addend;
+    logic signed [PB-1:0] r_addend, s_addend;
     generate
         if (VALUE > 0) begin : g_product
-            always_ff @(posedge clk) s_addend <= a_weight * a_value;
+            always_ff @(posedge clk) r_addend <= a_weight * a_value;
         end else begin : g_weight
-            always_ff @(posedge clk) s_addend <= a_weight;
+            always_ff @(posedge clk) r_addend <= a_weight;
         end
     endgenerate
     logic [2*ACC-1:0] sums_read;
-    logic signed [ACC-1:0] f_sum;
     logic sweep_from;
     always_ff @(posedge clk) begin
-        s_valid <= a_valid & ~clear;
-        s_moves <= a_moves & ~clear;
-        s_address <= a_address;
-        f_valid <= s_valid;
-        f_address <= s_address;
+        r_valid <= a_valid & ~clear;
+        r_moves <= a_moves & ~clear;
+        r_address <= a_address;
         sweep_from <= sweep_half;
     end
 
-    // Add; the sum before may still be on its way into the memory.
-    wire signed [ACC-1:0] before_add = (f_valid & (f_address == s_address)) ? f_sum : $signed(sums_read[ACC*half+:ACC]);
+    // What was read. The sums of the two entries before are not in the memory yet.
+    logic signed [ACC-1:0] s_read, f_sum, f_sum2;
+    logic s_after_one, s_after_two;
+    always_ff @(posedge clk) begin
+        s_valid <= r_valid & ~clear;
+        s_moves <= r_moves & ~clear;
+        s_address <= r_address;
+        s_addend <= r_addend;
+        s_read <= $signed(sums_read[ACC*half+:ACC]);
+        s_after_one <= s_valid & (s_address == r_address);
+        s_after_two <= f_valid & (f_address == r_address);
+    end
+
+    // Add.
+    wire signed [ACC-1:0] before_add = s_after_one ? f_sum : s_after_two ? f_sum2 : s_read;
     wire signed [ACC-1:0] after_add = before_add + ACC'(s_addend);
-    always_ff @(posedge clk) f_sum <= after_add;
+    always_ff @(posedge clk) begin
+        f_valid <= s_valid;
+        f_address <= s_address;
+        f_sum <= after_add;
+        f_sum2 <= f_sum;
+    end
 
     logic sweep_read;
     logic [AB-1:0] sweep_was;
@@ -215,5 +230,5 @@ module bank #(
     endgenerate
     assign sum = $signed(sums_read[ACC*sweep_from+:ACC]);
     assign adds = s_valid;
-    assign busy = (waiting != 0) | (left != 0) | w_valid | a_moves | s_moves;
+    assign busy = (waiting != 0) | (left != 0) | w_valid | a_moves | r_moves | s_moves;
 endmodule

@@ -76,7 +76,7 @@ class FpgaTarget:
             ("other chains", "multiplied out into one sparse matrix"),
             ("batch norm, scales", "folded into weights and biases"),
             ("LIF, IF, LI, Integrator", "value or subtract reset; 16-bit membrane that saturates"),
-            ("CubaLIF, CubaLI", "24-bit current; refused with a bias, or where it could outgrow it"),
+            ("CubaLIF, CubaLI", "24-bit current; refused with a bias, or where it could overflow"),
             ("analogue (direct) input", "whole numbers that events carry: multiply-accumulates"),
             ("recurrence, delays", "up to 62 steps, per projection or per synapse"),
         )
