@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from snn_deploy.engine.loop import Inputs, Loop, Record
-from snn_deploy.engine.operators import Operator, chain_bias
+from snn_deploy.engine.operators import chain_bias
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, per_neuron
 from snn_deploy.ir.trace import Trace
@@ -30,7 +30,7 @@ class _FloatCell:
         self._u = np.zeros((samples, population.size))
         self._v = np.tile(row(step.v_init), (samples, 1))
 
-    def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
+    def step(self, current: Array) -> Array:
         drive = current + self._bias
         if self._current_state:
             self._u = self._keep_u * self._u + self._gain_u * drive

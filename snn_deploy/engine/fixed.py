@@ -1,8 +1,7 @@
 """The integer engine: runs a QNetwork in its Arithmetic, bit for bit, over whole data sets.
 
-It does not pipeline: a step is a step for every layer. Sums are plain sums wherever no order
-of addition could saturate; the rest is redone entry by entry in the order that hardware uses.
-Sources: Lava 0.10's fixed-point LIF model (form "before"); targets/rtl (form "after").
+It does not pipeline: a step is a step for every layer. Sums of a step are exact, so no order of
+events matters. Sources: Lava 0.10's fixed-point LIF model; targets/rtl/neuron.sv.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from snn_deploy.engine import kernel
 from snn_deploy.engine.host import Host, graded_input
 from snn_deploy.engine.kernel_plan import Plan
 from snn_deploy.engine.loop import Inputs, Loop, Record, by_input, check_input
-from snn_deploy.engine.operators import Operator
 from snn_deploy.errors import InputError
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import per_neuron
@@ -27,15 +25,10 @@ COMPILE_FROM = 5e9
 
 
 def decay(state: Array, code: Array, arithmetic: Arithmetic) -> Array:
-    """Return the state after losing the share ``code / 2^decay_bits``, rounded as pinned."""
+    """Return the state after losing the share ``code / 2^decay_bits``, rounded toward zero."""
     bits = arithmetic.decay_bits
-    factor = (1 << bits) - code if arithmetic.decay_form == "keep" else code
-    product = state * factor
-    if arithmetic.decay_rounding == "zero":
-        share = np.sign(product) * (np.abs(product) >> bits)
-    else:
-        share = product >> bits
-    return np.asarray(share if arithmetic.decay_form == "keep" else state - share)
+    product = state * ((1 << bits) - code)
+    return np.asarray(np.sign(product) * (np.abs(product) >> bits))
 
 
 def _binary(x: Array) -> bool:
@@ -52,9 +45,7 @@ def wrap(value: Array, bits: int) -> Array:
 
 
 class _FixedCell:
-    def __init__(
-        self, qnet: QNetwork, name: str, samples: int, reach: Array, injected: Array | None
-    ) -> None:
+    def __init__(self, qnet: QNetwork, name: str, samples: int, injected: Array | None) -> None:
         population = qnet.network.population(name)
         q = qnet.populations[name]
         self._arithmetic = a = qnet.arithmetic
@@ -72,36 +63,25 @@ class _FixedCell:
         self._threshold = row(largest if q.threshold is None else q.threshold) << a.threshold_shift
         self._reset, self._shift = q.reset, q.shift
         self._v_reset, self._amount = row(q.v_reset), row(q.reset_amount)
-        self._reach = reach
         self._injected = None if injected is None else injected << a.bias_shift
         self._now = 0
         self.variables: tuple[str, ...] = ("u", "v") if a.current else ("v",)
         self._u = np.zeros((samples, size), np.int64)
         self._v = np.tile(row(q.v_init), (samples, 1))
-        self._leaked = self._v
         self.saturated = self.wrapped = 0
 
-    def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
+    def step(self, current: Array) -> Array:
         a = self._arithmetic
         drive = np.asarray(current).astype(np.int64)
-        if a.leak == "before":
-            u = decay(self._u, self._decay_u, a) + (drive << self._shift)
-            self._u = wrap(u, a.state_bits)
-            self.wrapped += int(np.count_nonzero(self._u != u))
-            v = decay(self._v, self._decay_v, a) + self._u + self._constant()
-            self._v = self._clip(v)
-        else:
-            v = self._leaked + (drive << self._shift)
-            if a.accumulate == "each":
-                self._in_order(v, fan_in)
-            self._v = self._clip(self._clip(v) + self._bias)
+        u = decay(self._u, self._decay_u, a) + (drive << self._shift)
+        self._u = wrap(u, a.state_bits)
+        self.wrapped += int(np.count_nonzero(self._u != u))
+        self._v = self._clip(decay(self._v, self._decay_v, a) + self._u + self._constant())
         fired = self._v > self._threshold
         if self._reset == "subtract":
             self._v = self._clip(np.where(fired, self._v - self._amount, self._v))
         else:
             self._v = np.where(fired, self._v_reset, self._v)
-        if a.leak == "after":
-            self._leaked = decay(self._v, self._decay_v, a)
         return fired.astype(np.uint8) if self._spikes else self._v
 
     def _constant(self) -> Array:
@@ -118,34 +98,6 @@ class _FixedCell:
         clipped = np.clip(value, self._arithmetic.state_min, self._arithmetic.state_max)
         self.saturated += int(np.count_nonzero(clipped != value))
         return clipped
-
-    def _in_order(self, v: Array, fan_in: list[tuple[Operator, Array]]) -> None:
-        """Redo, entry by entry, the sums that saturation could touch on the way.
-
-        Any order of the entries stays between start minus all negative and start plus all
-        positive ones, so only sums whose bounds leave the range need the order.
-        """
-        low, high = self._arithmetic.state_min, self._arithmetic.state_max
-        start = self._leaked
-        if not np.any((start + self._reach > high) | (start - self._reach < low)):
-            return
-        size = sum(operator.magnitude().currents(values) for operator, values in fan_in)
-        size = np.asarray(size).astype(np.int64) << self._shift
-        total = v - start
-        at_risk = (start + (size + total) // 2 > high) | (start - (size - total) // 2 < low)
-        for sample, neuron in np.argwhere(at_risk):
-            entries = []
-            for operator, values in fan_in:
-                sparse = operator.sparse
-                span = slice(sparse.indptr[neuron], sparse.indptr[neuron + 1])
-                active = values[sample, sparse.indices[span]] != 0
-                entries.append(sparse.data[span][active].astype(np.int64) << self._shift)
-            value = int(start[sample, neuron])
-            for entry in np.concatenate(entries).tolist():
-                summed = value + entry
-                value = min(max(summed, low), high)
-                self.saturated += summed != value
-            v[sample, neuron] = value
 
 
 class FixedEngine:
@@ -180,7 +132,7 @@ class FixedEngine:
 
     def _cell(self, name: str, samples: int) -> _FixedCell:
         injected = self._injected.get(name)
-        cell = _FixedCell(self.qnet, name, samples, self._reach[name], injected)
+        cell = _FixedCell(self.qnet, name, samples, injected)
         self._cells.append(cell)
         return cell
 

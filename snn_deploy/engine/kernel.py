@@ -33,10 +33,6 @@ _COPIES_MOST = 4096
 _INT32 = (1 << 31) - 1
 
 
-#: The forms of decay that the loops know, by where leak stands.
-_DECAYS = {"before": ("keep", "zero"), "after": ("loss", "floor")}
-
-
 def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int) -> bool:
     """Return whether ``run`` gives this network's exact integers over so many steps.
 
@@ -45,8 +41,6 @@ def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int)
     """
     network, a = qnet.network, qnet.arithmetic
     if qnet.real.coding.kind == "direct":
-        return False
-    if a.current != (a.leak == "before") or _DECAYS[a.leak] != (a.decay_form, a.decay_rounding):
         return False
     for projection in network.projections:
         silent = projection.pre in qnet.populations and (
@@ -59,7 +53,7 @@ def supports(qnet: QNetwork, loop: Loop, reach: Mapping[str, Array], steps: int)
     for population in qnet.computing():
         q = qnet.populations[population.name]
         sum_most = int(reach[population.name].max(initial=0))
-        u_most = half + steps * max(0, sum_most - full) if a.leak == "before" else top
+        u_most = half + steps * max(0, sum_most - full)
         bias = 0 if q.bias is None else int(np.abs(q.bias).max()) << a.bias_shift
         within = (
             (q.threshold is None) == (network.step_of(population.name).threshold is None)
@@ -117,7 +111,7 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
 
     def share(lost: Array) -> Array:
         full = 1 << a.decay_bits
-        return (full - lost if a.decay_form == "keep" else lost) / full
+        return (full - lost) / full
 
     computing = [(i, qnet.populations[n]) for n, i in index.items() if n in qnet.populations]
     shift, mask = np.zeros(len(names), np.int32), np.zeros(len(names), np.int32)
@@ -150,8 +144,6 @@ def plan(qnet: QNetwork, loop: Loop) -> Plan:
         shift=shift,
         mask=mask,
         limits=np.array(top, np.int32),
-        each=a.accumulate == "each" and a.leak == "after",
-        before=a.leak == "before",
         slots=1 + max(wiring.delay, default=0),
     )
 

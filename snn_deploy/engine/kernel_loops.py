@@ -101,53 +101,7 @@ def add_entries(
 
 
 @compiled
-def saturate_rows(
-    v: Array,
-    first: int,
-    n: int,
-    plan: Plan,
-    row: int,
-    ids: Array,
-    at: int,
-    many: int,
-    shift: int,
-) -> int:
-    """Add the rows of some events to n places of v, one by one, each sum within v's range.
-
-    Returns how often one was cut.
-    """
-    begin, width = U(first), U(n)
-    low, high = plan.limits[2], plan.limits[3]
-    cut = I32(0)
-    for e in range(U(at), U(at) + U(many)):
-        a = U(row) + U(ids[e]) * width
-        for k in range(width):
-            summed = I32(v[begin + k] + I32(I32(plan.rows[a + k]) << shift))
-            inside = min(max(summed, low), high)
-            v[begin + k] = inside
-            cut = I32(cut + I32(summed != inside))
-    return int(cut)
-
-
-@compiled
-def saturate_entries(
-    v: Array, first: int, plan: Plan, row: int, ids: Array, at: int, many: int, shift: int
-) -> int:
-    """Do what saturate_rows does with stored entries."""
-    low, high = plan.limits[2], plan.limits[3]
-    cut = 0
-    for e in range(U(at), U(at) + U(many)):
-        source = U(row) + U(ids[e])
-        for k in range(U(plan.pointers[source]), U(plan.pointers[source + U(1)])):
-            post = U(first) + U(plan.posts[k])
-            summed = I32(v[post] + I32(I32(plan.weights[k]) << shift))
-            v[post] = min(max(summed, low), high)
-            cut += summed != v[post]
-    return int(cut)
-
-
-@compiled
-def advance_before(
+def advance(
     total: Array,
     u: Array,
     v: Array,
@@ -185,33 +139,6 @@ def advance_before(
         v[i] = kept
         cut = I32(cut + I32(I32(summed != inside) + I32(reset != kept)))
     return int(cut), int(wrapped)
-
-
-@compiled
-def advance_after(
-    total: Array, leaked: Array, v: Array, z: Array, plan: Plan, p: int, span: int
-) -> int:
-    """Add to the leaked state, fire, reset and leak; returns how many v were cut.
-
-    Where entries saturate one by one, they were added to v already.
-    """
-    low, high = plan.limits[2], plan.limits[3]
-    lost, bias, threshold, back = plan.keep_v, plan.bias, plan.threshold, plan.back
-    shift, mask, each = plan.shift[p], plan.mask[p], plan.each
-    cut = I32(0)
-    for i in range(U(plan.first[p]), U(plan.first[p] + span)):
-        summed = v[i] if each else I32(leaked[i] + I32(total[i] << shift))
-        inside = min(max(summed, low), high)
-        biased = I32(inside + bias[i])
-        most = min(max(biased, low), high)
-        fired = most > threshold[i]
-        z[i] = fired
-        reset = I32(I32(most & mask) + back[i]) if fired else most
-        kept = min(max(reset, low), high)
-        v[i] = kept
-        leaked[i] = kept - I32(np.floor(kept * lost[i]))
-        cut = I32(cut + I32(I32(summed != inside) + I32(I32(biased != most) + I32(reset != kept))))
-    return int(cut)
 
 
 @compiled
@@ -263,8 +190,6 @@ def simulate(
         copies = min(plan.copies, samples - sample)
         u[:] = 0
         v[:] = plan.start
-        if not plan.before:  # u holds what leaked v is
-            u[:] = plan.start
         for t in range(steps):
             slot = t % plan.slots
             for c in range(copies):
@@ -276,12 +201,9 @@ def simulate(
                     end = begin + plan.room[p] // 8
                     many[here] = events(x, begin, end, ids, here * most, plan.size[p])
             for p in plan.order:
-                first, room, shift = plan.first[p], plan.room[p], plan.shift[p]
+                first, room = plan.first[p], plan.room[p]
                 span = copies * room
-                if plan.each:
-                    v[first : first + span] = u[first : first + span]
-                else:
-                    total[first : first + span] = 0
+                total[first : first + span] = 0
                 for c in range(copies):
                     own = first + c * room
                     for part in range(plan.parts[p], plan.parts[p + 1]):
@@ -291,24 +213,16 @@ def simulate(
                         there = (plan.pre[part] * plan.copies + c) * plan.slots + then
                         row, at, k = plan.at[part], there * most, many[there]
                         if plan.dense[part]:
-                            if plan.each:
-                                cut += saturate_rows(v, own, room, plan, row, ids, at, k, shift)
-                            else:
-                                add_rows(total, own, room, plan.rows, row, ids, at, k)
-                        elif plan.each:
-                            cut += saturate_entries(v, own, plan, row, ids, at, k, shift)
+                            add_rows(total, own, room, plan.rows, row, ids, at, k)
                         else:
                             add_entries(
                                 total, own, plan.pointers, plan.posts, plan.weights, row, ids, at, k
                             )
-                if plan.before:
-                    more, turned = advance_before(
-                        total, u, v, z, first, span, plan.keep_u, plan.keep_v, plan.bias,
-                        plan.threshold, plan.back, shift, plan.mask[p], plan.limits,
-                    )  # fmt: skip
-                    wrapped += turned
-                else:
-                    more = advance_after(total, u, v, z, plan, p, span)
+                more, turned = advance(
+                    total, u, v, z, first, span, plan.keep_u, plan.keep_v, plan.bias,
+                    plan.threshold, plan.back, plan.shift[p], plan.mask[p], plan.limits,
+                )  # fmt: skip
+                wrapped += turned
                 cut += more
                 tally(seen, first, z, first, span)
                 for c in range(copies):

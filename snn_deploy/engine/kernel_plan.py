@@ -24,9 +24,8 @@ class Plan(NamedTuple):
     of zeros behind them. pointers, posts, weights: stored entries by source neuron.
     keep_u, keep_v: float64 (N,), factors of decay. start, bias, threshold, back: int32 (N,) in
     units of the state; start: v before the first step; a neuron that fires becomes
-    (v & mask) + back. shift, mask: (P,). limits:
-    int32 half, full (u wraps), low, high (of v). each, before: as Arithmetic says. slots: steps
-    whose events are kept.
+    (v & mask) + back. shift, mask: (P,). limits: int32 half, full (u wraps), low, high (of v).
+    slots: steps whose events are kept.
     """
 
     order: Array
@@ -54,6 +53,4 @@ class Plan(NamedTuple):
     shift: Array
     mask: Array
     limits: Array
-    each: bool
-    before: bool
     slots: int

@@ -27,12 +27,8 @@ class Cell(Protocol):
 
     variables: tuple[str, ...]
 
-    def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
-        """Advance by a step and return the output values.
-
-        current: (samples, n), the sum of all fan-ins. fan_in: each (operator, arriving values
-        (samples, pre)), in order.
-        """
+    def step(self, current: Array) -> Array:
+        """Advance by a step and return the output values; current: (samples, n), all fan-ins."""
 
     def state(self, variable: str) -> Array:
         """Return "v" (after reset) or "u", (samples, n)."""
@@ -137,8 +133,7 @@ class Loop:
             cell = self.make_cell(name, samples)
             out: Array = np.empty((samples, steps, size), _dtype(self.network, name))
             for t in range(steps):
-                fan_in = [(operator, late[:, t]) for operator, late in arriving]
-                out[:, t] = cell.step(current[:, t], fan_in)
+                out[:, t] = cell.step(current[:, t])
                 book.note(name, t, cell)
             values[name] = out
             book.keep(name, out)
@@ -162,14 +157,11 @@ class Loop:
                 if name in self.network.inputs:
                     continue
                 current = np.zeros((samples, self.network.population(name).size))
-                fan_in = []
                 for projection in self.network.into(name):
                     for delay, operator in self.operators[projection.name]:
                         if t >= delay:
-                            late = values[projection.pre][:, t - delay]
-                            current += operator.currents(late)
-                            fan_in.append((operator, late))
-                values[name][:, t] = cells[name].step(current, fan_in)
+                            current += operator.currents(values[projection.pre][:, t - delay])
+                values[name][:, t] = cells[name].step(current)
                 book.note(name, t, cells[name])
         for name, value in values.items():
             book.keep(name, value)

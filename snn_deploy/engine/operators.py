@@ -148,18 +148,11 @@ class Operator:
         self.sparse = sparse
         dense_pays = sparse.nnz > _DENSE_FROM * post * pre and post * pre <= _DENSE_MOST
         self._dense: Array | None = sparse.toarray().T.copy() if dense_pays else None
-        self._magnitude: Operator | None = None
 
     @property
     def cost(self) -> int:
         """What a row of values costs, in multiplications of BLAS; a stored entry takes eight."""
         return 8 * self.sparse.nnz if self._dense is None else self._dense.size
-
-    def magnitude(self) -> Operator:
-        """Return the operator of absolute weights."""
-        if self._magnitude is None:
-            self._magnitude = Operator(abs(self.sparse))
-        return self._magnitude
 
     def currents(self, values: Array) -> Array:
         """Return ``values @ matrix.T``; values is (rows, pre), any numeric dtype."""

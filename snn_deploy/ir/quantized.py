@@ -2,14 +2,12 @@
 
 After the division of every state by its gain, each population is, in integers,
 
-    before-leak form ("loihi"):  u_t = decay(u_{t-1}) + (a_t << shift)     wraps
-                                 v_t = decay(v_{t-1}) + u_t + bias         saturates
-                                 z_t = v_t > threshold; reset
-    after-leak form ("fpga"):    v   = v + (w << shift), entry by entry    saturates each add
-                                 v   = v + bias                            saturates
-                                 z_t = v > threshold; reset; v := decay(v)
+    u_t = decay(u_{t-1}) + (sum_t << shift)     wraps
+    v_t = decay(v_{t-1}) + u_t + bias           saturates
+    z_t = v_t > threshold; reset
 
-``engine/fixed`` interprets these fields and nothing else.
+sum_t is exact: no order of events matters. decay(x) = x (2^bits - code) / 2^bits, rounded toward
+zero. ``engine/fixed`` interprets these fields and nothing else.
 """
 
 from __future__ import annotations
@@ -26,18 +24,15 @@ from snn_deploy.ir.network import MEMBRANE_READOUTS, Network, Population, per_ne
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """Widths, rounding and order of one target's integers.
+    """Widths and steps of one target's integers.
 
     name: as in ``--arithmetic``. weight_bits: stored width. weight_grid: "symmetric"
     (-(2^(b-1)-1) .. 2^(b-1)-1), or "loihi" (a magnitude grid that spans -256..256, whose step
     depends on the signs present: 2^(9-b) mixed, 2^(8-b) of one sign; at 1 bit 128 for both).
     shift_bits: (least, most) left shift of weights into the state. current: whether a synaptic
-    current register exists; it wraps at state_bits. accumulate: "end" (wrap once after the sum)
-    or "each" (saturate at every entry, in event order, projection after projection).
-    state_min, state_max: range of v. leak: "before" integration or "after" reset.
-    decay_form: "keep" (x * (2^12 - d) >> 12) or "loss" (x - (x * d >> 12)).
-    decay_rounding: "zero" or "floor". threshold_shift, bias_shift: the stored value's left
-    shift into the state's unit. threshold_bits unsigned, bias_bits signed.
+    current register exists; it wraps at state_bits. state_min, state_max: range of v.
+    decay_bits: of the share that a state loses in a step. threshold_shift, bias_shift: the stored
+    value's left shift into the state's unit. threshold_bits unsigned, bias_bits signed.
     resets: kinds the target has.
     hop_steps: latency per synapse layer. max_delay_steps: most extra steps a projection has.
     max_exponent: most bits by which a projection's summed weights can be shifted left.
@@ -53,11 +48,7 @@ class Arithmetic:
     state_min: int
     state_max: int
     current: bool
-    accumulate: Literal["end", "each"]
-    leak: Literal["before", "after"]
     decay_bits: int
-    decay_form: Literal["keep", "loss"]
-    decay_rounding: Literal["zero", "floor"]
     threshold_bits: int
     threshold_shift: int
     bias_bits: int

@@ -64,7 +64,8 @@ def test_every_shipped_limit_just_fits_and_just_fails(
 ) -> None:
     device = load(name)
     (fits,) = findings(usage(resource(key, unit, limit)), device)
-    assert (fits.severity, fits.excess, fits.share, fits.hint) == ("fits", 0, 1.0, None)
+    share = 1.0 if limit else 0.0
+    assert (fits.severity, fits.excess, fits.share, fits.hint) == ("fits", 0, share, None)
     (over,) = findings(usage(resource(key, unit, limit + 1)), device)
     assert (over.severity, over.excess) == ("exceeds", 1)
     assert f"at least {limit + 1:,} {unit} ({key})" in str(over.hint)
@@ -261,11 +262,7 @@ INT16 = Arithmetic(
     state_min=-32768,
     state_max=32767,
     current=False,
-    accumulate="each",
-    leak="after",
     decay_bits=12,
-    decay_form="loss",
-    decay_rounding="floor",
     threshold_bits=16,
     threshold_shift=0,
     bias_bits=16,

@@ -406,25 +406,35 @@ def test_fan_ins_share_one_scale():
 
 # What has no form.
 
+#: Integers of a target that takes spikes alone and keeps no synaptic current.
+PLAIN = replace(FPGA, name="plain", analogue=(), current=False)
+
 REFUSED = {
-    "direct": (
+    "injected": (
         ("fpga",),
+        lambda: replace(one(real(1, 3, 3)), coding=Coding(kind="direct", steps=4)),
+        "the fpga integers have no form of analogue input called bias",
+        "input",
+        "--analogue graded",
+    ),
+    "direct": (
+        ("plain",),
         lambda: replace(one(real(1, 3, 3)), coding=Coding(kind="direct", steps=4)),
         "integers take spikes, and this network takes analogue input",
         "input",
         "train with --coding rate, or run it with --target cpu in float",
     ),
     "bias into a current": (
-        ("loihi",),
+        ("loihi", "fpga"),
         lambda: one(real(1, 3, 3), cuba(), real(2, 3)),
         "a bias into a neuron with a synaptic current has no register on this target",
         "n1",
         "train the layer without bias, or use LIF neurons",
     ),
     "current": (
-        ("fpga",),
+        ("plain",),
         lambda: one(real(1, 3, 3), cuba()),
-        "fpga has no synaptic-current state (CubaLIF, CubaLI)",
+        "plain has no synaptic-current state (CubaLIF, CubaLI)",
         "n1",
         "use LIF neurons, or --target loihi",
     ),
@@ -458,13 +468,13 @@ REFUSED = {
 def test_what_has_no_form_is_refused_with_its_place(case, name):
     _, make, message, where, hint = REFUSED[case]
     with pytest.raises(UnsupportedError) as caught:
-        quantize(make(), ARITHMETICS[name])
+        quantize(make(), (ARITHMETICS | {"plain": PLAIN})[name])
     assert message in caught.value.message
     assert (caught.value.where, caught.value.hint) == (where, hint)
     assert caught.value.exit_code == 4
 
 
-@pytest.mark.parametrize(("name", "most"), [("loihi", 62), ("fpga", 0)])
+@pytest.mark.parametrize(("name", "most"), [("loihi", 62), ("fpga", 62)])
 def test_a_delay_just_fits_or_just_does_not(name, most):
     def made(delay):
         return network(
