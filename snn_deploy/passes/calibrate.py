@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from snn_deploy.engine.loop import Inputs, Loop
-from snn_deploy.engine.operators import Operator
 from snn_deploy.ir.arrays import Array
 from snn_deploy.ir.network import Network, per_neuron
 from snn_deploy.passes.analogue import constant_current
@@ -46,7 +45,7 @@ class _Watched:
         self._u = np.zeros((samples, population.size))
         self._v = np.tile(row(step.v_init) / gain, (samples, 1))
 
-    def step(self, current: Array, fan_in: list[tuple[Operator, Array]]) -> Array:
+    def step(self, current: Array) -> Array:
         self._u = self._keep_u * self._u + current + self._bias
         self._v = self._keep_v * self._v + self._u + self._offset
         u, v = (float(np.max(np.abs(state), initial=0.0)) for state in (self._u, self._v))
