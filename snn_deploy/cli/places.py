@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from snn_deploy.errors import UnsupportedError, UsageError
+from snn_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from snn_deploy.backends.base import Oracle, Target
-
-_LATER = {"rtl": "the accelerator's RTL is not part of this release"}
 
 
 def simulator(target: Target, place: str | None, *, default: str) -> Oracle | None:
@@ -31,11 +29,6 @@ def simulator(target: Target, place: str | None, *, default: str) -> Oracle | No
     if place in by_name:
         by_name[place].version()  # missing tools are reported before hours of work
         return by_name[place]
-    if place in _LATER:
-        raise UnsupportedError(
-            f"--on {place}: {_LATER[place]}",
-            hint=f"--on {judge.name if judge else 'emulator'}",
-        )
     choices = ["emulator", *by_name]
     raise UsageError(
         f"{target.name} does not run on {place!r}", hint="--on " + " or --on ".join(choices)

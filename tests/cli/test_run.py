@@ -135,12 +135,20 @@ def test_norse_predicts_what_our_engine_does(here):
     assert judge["events"] == emulator["events"]
 
 
+def test_the_rtl_predicts_and_costs_what_our_model_does(here, verilator):
+    emulator = result("mlp.pt", "-t", "fpga", "-i", "mlp.npz")
+    judge = result("mlp.pt", "-t", "fpga", "-i", "mlp.npz", "--on", "rtl")
+    assert judge["ran_on"].startswith("RTL under verilator ")
+    for part in ("predictions", "events", "latency", "energy"):
+        assert judge[part] == emulator[part], part
+
+
 @pytest.mark.parametrize(
     ("target", "place", "code", "text"),
     [
-        ("fpga", "rtl", 4, "--on emulator"),
-        ("fpga", "netx", 2, "--on emulator"),
-        ("fpga", "lava", 2, "--on emulator"),
+        ("loihi", "rtl", 2, "--on emulator or --on lava"),
+        ("fpga", "netx", 2, "--on emulator or --on rtl"),
+        ("fpga", "lava", 2, "--on emulator or --on rtl"),
         ("cpu", "moon", 2, "--on emulator or --on norse"),
     ],
 )

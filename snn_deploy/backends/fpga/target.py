@@ -132,6 +132,13 @@ class FpgaTarget:
             parts.append(replace(trace, spikes={}) if record == "output" else trace)
         return joined(parts)
 
+    def events(self, program: Program, trace: Trace) -> Events:
+        """Return what all steps of a trace with spikes cost."""
+        cycles = self.cycles(program, trace)
+        every = np.full(trace.samples, trace.steps)
+        finished = cycles.finished(program.real.outputs, every)
+        return _counted(program.payload, program, trace, cycles, finished).events
+
     def cycles(self, program: Program, trace: Trace) -> Cycles:
         """Return the cycles per sample, step and population of a trace with spikes."""
         from snn_deploy.backends.fpga.cycles import CycleModel
@@ -283,11 +290,11 @@ def _counted(
             if where in graded:
                 counts[where, "macs"] = added
             elif segment.learned:
-                # Multiplying a chain out merges or adds connections: what the accelerator adds
-                # up beyond the learned connections is the lowering's own.
-                own = min(added, counts[where, "synops_quantized"]) if segment.composite else added
+                # What the accelerator adds up beyond the learned connections is the lowering's
+                # own: zeros of full rows, and chains multiplied out, which merge or add some.
+                own = min(added, counts[where, "synops_quantized"])
                 counts[where, "synops_quantized"] = own
-                if segment.composite:
+                if segment.composite or engine.format == "dense":
                     counts[where, "synops_helper"] = added - own
             else:
                 counts[where, "synops_helper"] = added
