@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 from snn_deploy.backends.base import Options, Program, Target
 from snn_deploy.device.load import load
 from snn_deploy.ir.network import Network
 from snn_deploy.ir.quantized import Arithmetic
-from snn_deploy.passes.analogue import AnalogueMode
 from snn_deploy.passes.bias_neuron import with_bias_neurons
-from snn_deploy.passes.quantize import quantize
+from snn_deploy.passes.quantize import preferred, quantize
 
 EXPONENTS = "exponents"  # a setting of targets whose arithmetic has them
 
@@ -33,7 +31,7 @@ def prepare(
     integers = target.arithmetic() or arithmetic
     if integers is None:
         return target.lower(network, None, options)
-    analogue = options.analogue or cast("AnalogueMode", next(iter(integers.analogue), "bias"))
+    analogue = options.analogue or preferred(integers)
     if integers.current:
         network = with_bias_neurons(network, injected=analogue == "bias")
     qnet = quantize(

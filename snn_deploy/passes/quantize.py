@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def quantize(
     arithmetic: Arithmetic,
     *,
     bits: int | None = None,
-    analogue: AnalogueMode = "bias",
+    analogue: AnalogueMode | None = None,
     exponents: bool = False,
     observed: Mapping[str, Reached] | None = None,
 ) -> QNetwork:
@@ -65,11 +66,11 @@ def quantize(
 
     bits: weight bits, from ``fewest_bits`` to the arithmetic's own width. analogue: how values of
     a directly coded input enter: currents that the host adds up ("bias"), or whole numbers that
-    spikes carry ("graded"). exponents: let every layer have a weight exponent, for finer thresholds
-    and biases, and not only where layers of unlike size meet. observed: how far each population's
-    states go on samples (see calibrate.observe); times MARGIN it takes the place of the estimate
-    from the weights. Raises InputError for other bits; UnsupportedError, located, for what the
-    arithmetic has no form of.
+    spikes carry ("graded"); by default as the arithmetic prefers. exponents: let every layer have
+    a weight exponent, for finer thresholds and biases, and not only where layers of unlike size
+    meet. observed: how far each population's states go on samples (see calibrate.observe); times
+    MARGIN it takes the place of the estimate from the weights. Raises InputError for other bits;
+    UnsupportedError, located, for what the arithmetic has no form of.
     """
     bits = arithmetic.weight_bits if bits is None else bits
     fewest = fewest_bits(arithmetic)
@@ -79,6 +80,7 @@ def quantize(
             used=f"--bits {bits}",
             hint=f"choose --bits {fewest} to --bits {arithmetic.weight_bits}",
         )
+    analogue = analogue or preferred(arithmetic)
     _check_coding(network, arithmetic, analogue)
     real = network
     levels: dict[str, float] = {}
@@ -115,6 +117,11 @@ def quantize(
         levels=levels,
         calibrated=observed is not None,
     )
+
+
+def preferred(arithmetic: Arithmetic) -> AnalogueMode:
+    """Return how values other than spikes enter unless somebody asks for another way."""
+    return cast("AnalogueMode", next(iter(arithmetic.analogue), "bias"))
 
 
 def _check_coding(network: Network, arithmetic: Arithmetic, analogue: AnalogueMode) -> None:

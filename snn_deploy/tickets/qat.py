@@ -30,7 +30,7 @@ from snn_deploy.ir.quantized import Arithmetic, QNetwork
 from snn_deploy.ir.synapses import bias_of, weights_of, with_weights
 from snn_deploy.passes.bias_neuron import with_bias_neurons
 from snn_deploy.passes.pipeline import fold
-from snn_deploy.passes.quantize import quantize
+from snn_deploy.passes.quantize import preferred, quantize
 from snn_deploy.passes.reach import membrane_gain
 from snn_deploy.passes.scale import learned_of
 from snn_deploy.tickets import loop, pruning
@@ -121,7 +121,8 @@ class OnGrid:
 
         network = replace(self._blank, projections=tuple(map(filled, self._blank.projections)))
         if self._grid.arithmetic.current:
-            network = with_bias_neurons(network, injected=True)
+            injected = preferred(self._grid.arithmetic) == "bias"
+            network = with_bias_neurons(network, injected=injected)
         return quantize(network, self._grid.arithmetic, bits=self._grid.bits)
 
     def parameters(self, qnet: QNetwork) -> dict[str, Tensor]:
@@ -143,7 +144,8 @@ class OnGrid:
             assert integer is not None
             weight = state[layer.weight].detach().numpy().astype(np.float64)
             used = layer.factor != 0  # batch norm may switch a channel off
-            np.divide(integer / q.scale, layer.factor, out=weight, where=used)
+            unit = q.scale / qnet.levels.get(projection.pre, 1.0)
+            np.divide(integer / unit, layer.factor, out=weight, where=used)
             found[layer.weight] = torch.from_numpy(weight.astype(np.float32))
             if layer.bias is None or qnet.real.step_of(projection.post).has_current:
                 continue

@@ -156,11 +156,16 @@ def _direct(content):
     content["graph"]["coding"] = {"kind": "direct", "steps": 4, "seed": 0, "gain": 1.0}
 
 
-def test_direct_coding_where_it_cannot_go(here):
+def test_direct_coding_on_the_accelerator_is_graded_alone(here):
     model = edited(here, _direct)
-    fails(4, "where edited.pt", "hint", "rate", args=run_of(model, target="fpga"))
-    fails(4, "rate", args=("export", model, "-t", "fpga", "-o", "out"))
+    injected = (*run_of(model, target="fpga"), "--analogue", "bias")
+    wanted = ("no form of analogue input called bias", "where edited.pt", "hint", "graded")
+    fails(4, *wanted, args=injected)
     assert run_cli(*run_of(model)).code == 0
+    ran = run_cli(*run_of(model, target="fpga"))
+    assert ran.code == 0
+    assert "carry whole numbers" in ran.out
+    assert run_cli("export", model, "-t", "fpga", "-o", "out").code == 0
     assert run_cli(*run_of(model, target="fpga"), "--coding", "rate").code == 0
 
 

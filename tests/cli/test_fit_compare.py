@@ -35,11 +35,17 @@ def test_unknown_limits_are_told(here):
     assert "unknown" in ran.out
 
 
+def _negative_gain(content):
+    node = next(n for n in content["graph"]["nodes"] if n["name"] == "lif1")
+    node["r"] = -1.0
+
+
 def test_devices_that_one_reason_rules_out_stand_together(here):
-    ran = run_cli("fit", "mlp.pt", "--coding", "direct")
+    tickets.save(here / "negative.pt", tickets.mlp_content(), _negative_gain)
+    ran = run_cli("fit", "negative.pt")
     assert ran.code == 0
-    assert ran.out.count("takes analogue input") == 1
-    assert "ecp5-25f, ecp5-45f, ecp5-85f, ice40hx8k, ice40up5k, nrf52840, rp2040" in ran.out
+    assert ran.out.count("a neuron gain (r or w_in) is zero or negative") == 1
+    assert "ecp5-25f, ecp5-45f, ecp5-85f, ice40hx8k, ice40up5k, loihi1, loihi2" in ran.out
 
 
 def test_blocks_are_named_with_their_unit(here):
@@ -196,18 +202,15 @@ def test_max_energy_names_everyone_over_it(here):
 
 
 def test_a_target_that_cannot_run_it_is_left_out_with_the_reason(here):
-    def direct(content):
-        content["graph"]["coding"] = {"kind": "direct", "steps": 4, "seed": 0, "gain": 1.0}
-
-    tickets.save(here / "direct.pt", tickets.mlp_content(), direct)
-    ran = run_cli("compare", "direct.pt", "-i", "mlp.npz")
+    tickets.save(here / "negative.pt", tickets.mlp_content(), _negative_gain)
+    ran = run_cli("compare", "negative.pt", "-i", "mlp.npz")
     assert ran.code == 0
     assert "Left out" in ran.out
     words = " ".join(ran.out.split())
     assert "fpga" in words.split("Left out")[1]
-    ran = run_cli("compare", "direct.pt", "-i", "mlp.npz", "--targets", "fpga")
+    ran = run_cli("compare", "negative.pt", "-i", "mlp.npz", "--targets", "fpga")
     assert ran.code == 4
-    assert "takes analogue input" in ran.err
+    assert "a neuron gain (r or w_in) is zero or negative" in ran.err
 
 
 def test_the_same_target_twice_is_one(here):

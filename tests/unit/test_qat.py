@@ -13,7 +13,7 @@ pytest.importorskip("sklearn")
 
 from snn_deploy.backends.arithmetics import ARITHMETICS, FPGA, LOIHI  # noqa: E402
 from snn_deploy.engine.fixed import FixedEngine  # noqa: E402
-from snn_deploy.errors import InputError, UnsupportedError, UsageError  # noqa: E402
+from snn_deploy.errors import InputError, UsageError  # noqa: E402
 from snn_deploy.frontends.state import network_from_module  # noqa: E402
 from snn_deploy.io.ticket import network_of, read_ticket  # noqa: E402
 from snn_deploy.ir.synapses import Csr, weights_of  # noqa: E402
@@ -244,7 +244,6 @@ def test_without_pruning_the_dense_network_is_fine_tuned(tmp_path):
         ({"qat": LOIHI, "qat_epochs": 0}, UsageError, "qat_epochs must be positive", ""),
         ({"qat": LOIHI, "bits": 9}, InputError, "loihi stores weights of 1 to 8 bits", "--bits 1"),
         ({"qat": FPGA, "bits": 1}, InputError, "fpga stores weights of 2 to 8 bits", "--bits 2"),
-        ({"qat": FPGA, "coding": "direct"}, UnsupportedError, "integers take spikes", "rate"),
     ],
 )
 def test_what_has_no_integers_is_refused_before_training(tmp_path, changes, error, message, hint):
@@ -269,6 +268,15 @@ def test_currents_that_the_host_adds_up_keep_their_weights_in_float(tmp_path):
     view = view_of(model, "mlp", Grid(arithmetic=LOIHI, bits=3), CODING | {"kind": "direct"})
     view(torch.rand(6, 10, 64, generator=torch.Generator().manual_seed(3))).sum().backward()
     assert all(bool((p.grad != 0).any()) for p in model.parameters())
+
+
+def test_weights_behind_values_that_events_carry_are_on_the_grid_too(tmp_path):
+    result = train(tiny(tmp_path / "m.pt", qat=FPGA, bits=4, coding="direct"))
+    qnet = quantize(fold(network_of(read_ticket(result.path))), FPGA, bits=4)
+    assert qnet.levels["input"] > 1
+    assert [r.projection for r in qnet.tensors] == ["fc1", "fc2", "fc3"]
+    assert all(r.max_error < 1e-6 * r.max_abs for r in qnet.tensors)
+    assert len(np.unique(read_ticket(result.path).state["fc1.weight"])) <= 15
 
 
 def test_weights_that_do_not_settle_are_told(monkeypatch):

@@ -468,7 +468,7 @@ REFUSED = {
 def test_what_has_no_form_is_refused_with_its_place(case, name):
     _, make, message, where, hint = REFUSED[case]
     with pytest.raises(UnsupportedError) as caught:
-        quantize(make(), (ARITHMETICS | {"plain": PLAIN})[name])
+        quantize(make(), (ARITHMETICS | {"plain": PLAIN})[name], analogue="bias")
     assert message in caught.value.message
     assert (caught.value.where, caught.value.hint) == (where, hint)
     assert caught.value.exit_code == 4
