@@ -69,12 +69,11 @@ def verify_section(program: Program, verdict: Verdict, title: str) -> Section:
     """Return both answers of verify."""
     items: list[Item] = []
     if verdict.proof is None:
-        rtl = " (RTL not run)" if program.device.family == "fpga" else ""
         items.append(
             Text(
                 title="(a) independent simulator",
                 lines=(
-                    ("judge", f"none: model only, no independent simulator ran{rtl}"),
+                    ("judge", "none: model only, no independent simulator ran"),
                     *_comparison_lines(verdict.lowering),
                 ),
                 tone="unsure" if verdict.lowering.equal else "bad",

@@ -30,7 +30,7 @@ def test_artifacts_of_every_target(here, model):
     files = set(listing(here / "out"))
     assert {f"{model}.nir", "report.json", "manifest.json", f"cpu/{model}.npz"} <= files
     assert {f"loihi/{model}.net", "loihi/cores.json", "fpga/config.json"} <= files
-    assert any(name.startswith("fpga/core00.weights") for name in files)
+    assert any(name.startswith("fpga/engine00.weights") for name in files)
     assert all(f"out/{line}" in ran.out for line in (f"{model}.nir", "report.json"))
     # Nothing half-written is left beside the folder.
     assert not [p for p in here.iterdir() if p.name.startswith(".")]

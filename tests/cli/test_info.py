@@ -41,7 +41,7 @@ def test_targets_list_names_packages_and_judges():
     targets = {t["target"]: t for t in ran.json["targets"]}
     assert list(targets)[:3] == ["cpu", "loihi", "fpga"]
     assert targets["loihi"]["judge"] == "lava"
-    assert targets["fpga"]["judge"] is None
+    assert targets["fpga"]["judge"] == "rtl"
     assert {targets[n]["package"] for n in ("cpu", "loihi", "fpga")} == {"snn-deploy"}
     assert {d["device"] for d in ran.json["devices"]} >= set(names())
 

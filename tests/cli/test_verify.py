@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from snn_deploy.backends.cpu.target import CpuTarget
+from snn_deploy.backends.fpga import oracle, tools
 from snn_deploy.backends.fpga.target import FpgaTarget
 from snn_deploy.backends.loihi import environment
 from snn_deploy.backends.loihi.target import LoihiTarget
@@ -39,12 +40,65 @@ def test_loihi_agrees_with_lava(here, lava, model):
     assert 0 < verdict["fidelity"]["equal_spikes"] <= 1
 
 
-def test_fpga_is_model_only_and_says_so(here):
-    ran = run_cli("verify", "mlp.pt", "-t", "fpga", "-i", "mlp.npz")
+def test_fpga_agrees_with_its_rtl(here, verilator):
+    ran = run_cli("verify", "mlp.pt", "-t", "fpga", "-i", "mlp.npz", "--json", "-")
+    assert ran.code == 0, ran.err
+    proof = ran.json["verdict"]["proof"]
+    assert proof["judge"].startswith("RTL under verilator ")
+    assert proof["tolerance"] == 0
+    kinds = {"spikes", "u", "v", "cycles", "counters", "results"}
+    assert set(proof["mismatches"]) == set(proof["values"]) == kinds
+    assert not any(proof["mismatches"].values())
+    # Four times, five counters, and three results of every sample and step; of one output.
+    figures = proof["samples"] * proof["steps"]
+    assert proof["values"]["cycles"] == 2 * 4 * figures
+    assert proof["values"]["counters"] == 2 * 5 * figures
+    assert proof["values"]["results"] == 3 * figures
+
+
+def test_fpga_without_verilator_says_how_to_get_it(here, monkeypatch):
+    arguments = ("verify", "mlp.pt", "-t", "fpga", "-i", "mlp.npz")
+    monkeypatch.setenv("PATH", "")
+    ran = run_cli(*arguments)
+    assert ran.code == 7
+    assert tools.how_to_install("c++") in " ".join(ran.err.split())
+    ran = run_cli(*arguments, "--on", "emulator")
     assert ran.code == 0
     assert ran.out.startswith("verify fpga: 0 mismatches (model only)\n")
-    assert "model only, no independent simulator ran (RTL not run)" in ran.out
+    assert "model only, no independent simulator ran" in ran.out
     assert "(b) integers against the trained network (measured)" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("kind", "population", "figure"),
+    [
+        ("cycles", "lif1", "ingested"),
+        ("counters", "lif2", "adds"),
+        ("results", "lif2", "class"),
+    ],
+)
+def test_a_wrong_figure_of_the_machine_is_found_and_named(
+    here, verilator, monkeypatch, kind, population, figure
+):
+    real = oracle.RtlOracle.run
+
+    def broken(self, program, x):
+        trace = real(self, program, x)
+        trace.machine[kind][population][figure][1, -1] += 7
+        return trace
+
+    monkeypatch.setattr(oracle.RtlOracle, "run", broken)
+    arguments = ("verify", "mlp.pt", "-t", "fpga", "-i", "mlp.npz", "-n", "3", "--json", "-")
+    ran = run_cli(*arguments)
+    assert ran.code == 6
+    first = ran.json["verdict"]["proof"]["first"]
+    assert (first["population"], first["variable"]) == (population, f"{kind}: {figure}")
+    assert (first["sample"], first["neuron"]) == (1, None)
+    assert first["judge"] == first["ours"] + 7
+    wrong = ran.json["verdict"]["proof"]["mismatches"]
+    assert wrong == {name: int(name == kind) for name in wrong}
+    message = ran.json["error"]
+    assert f"{kind}: {figure} at step" in str(message) and "neuron" not in str(message)
 
 
 def test_without_a_judge_loihi_is_model_only(here, monkeypatch):
@@ -54,7 +108,6 @@ def test_without_a_judge_loihi_is_model_only(here, monkeypatch):
     ran = run_cli(*arguments, "--on", "emulator")
     assert ran.code == 0
     assert "model only" in ran.out
-    assert "RTL" not in ran.out
     ran = run_cli(*arguments)
     assert ran.code == 7
     assert "Lava's environment is not set up" in ran.err
@@ -66,7 +119,9 @@ def test_twenty_samples_unless_said_otherwise(here):
     np.savez(here / "many.npz", x=np.tile(data["x"], (3, 1)), y=np.tile(data["y"], 3))
     for options, samples in (((), 20), (("-n", "2"), 2)):
         ran = run_cli(
-            *("verify", "mlp.pt", "-t", "fpga", "-i", "many.npz", "--json", "-"), *options
+            *("verify", "mlp.pt", "-t", "fpga", "-i", "many.npz", "--on", "emulator"),
+            *("--json", "-"),
+            *options,
         )
         assert ran.json["verdict"]["lowering"]["samples"] == samples
 
@@ -134,23 +189,23 @@ def test_a_broken_memory_image_is_found_and_named(here, monkeypatch):
         return replace(decoded, populations=worse)
 
     monkeypatch.setattr(decode, "decode", broken)
-    ran = run_cli("verify", "mlp.pt", "-t", "fpga", "-i", "mlp.npz")
+    ran = run_cli("verify", "mlp.pt", "-t", "fpga", "-i", "mlp.npz", "--on", "emulator")
     assert ran.code == 6
     assert "mlp.pt -> lif1" in ran.err
     assert FpgaTarget.name in ran.out
 
 
 def test_a_broken_judge_is_not_believed(here, lava, monkeypatch):
-    from snn_deploy.backends.loihi import oracle
+    from snn_deploy.backends.loihi import oracle as loihi_oracle
 
-    real = oracle.job_of
+    real = loihi_oracle.job_of
 
     def broken(program, x):
         job = real(program, x)
         first, *rest = job.populations
         return replace(job, populations=(replace(first, dv=np.asarray(first.dv) + 1), *rest))
 
-    monkeypatch.setattr(oracle, "job_of", broken)
+    monkeypatch.setattr(loihi_oracle, "job_of", broken)
     ran = run_cli("verify", "mlp.pt", "-t", "loihi", "-i", "mlp.npz", "-n", "2")
     assert ran.code == 6
     assert "mlp.pt -> lif1" in ran.err
