@@ -359,7 +359,9 @@ def test_kernels_are_kept_in_the_user_cache_or_compiled_anew(tmp_path, writable)
         env=env, cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[[17, 6, 1, 2, 3, 0]]"
+    ticks = START + kernel.LATENCY + 2
+    cycles = START + kernel.LATENCY + kernel.PIPELINE + 1 + 3 + kernel.AFTER + 2
+    assert done.stdout.strip() == f"[[{cycles}, {ticks}, 1, 2, 3, 0]]"
     kept = list((tmp_path / "numba").rglob("*.nbc")) if writable else []
     assert len(kept) == int(writable) and any(tmp_path.iterdir()) == writable
 
