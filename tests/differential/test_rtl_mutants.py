@@ -41,6 +41,7 @@ def _row() -> Case:
         readout=Readout(window=(3, steps), cutoff=(2.0,) * steps),
     )
     x = b.spikes(rng, 3, steps, (30,), 0.8)
+    x[0] = 1
     return Case(network=network, settings={"banks": 2, "fifo_depth": 2, "engines": 1}, x=x)
 
 
@@ -77,7 +78,7 @@ HARDWARE: dict[str, tuple[str, str, str, str]] = {
     "taps outside the image are added": (
         "loop", "bank.sv", "assign reaches = w_reach[entry[WB+IB+:TB]];",
         "assign reaches = 1'b1;"),
-    "FIFOs are deeper than the model's": ("loop", "accelerator.sv", ".FIFO(2)", ".FIFO(4)"),
+    "FIFOs are deeper than the model's": ("row", "accelerator.sv", ".FIFO(2)", ".FIFO(4)"),
     "a threshold met is a spike": ("row", "neuron.sv", "assign spike = v4 > ",
                                    "assign spike = v4 >= "),
     "membranes wrap": (
@@ -106,7 +107,7 @@ HARDWARE: dict[str, tuple[str, str, str, str]] = {
         "row", "readout.sv", "else if (score > first_score) begin",
         "else if (score >= first_score) begin"),
     "a lead that meets the threshold stops": (
-        "row", "readout.sv", "(lead > threshold)", "(lead >= threshold)"),
+        "row", "readout.sv", "lead > threshold;", "lead >= threshold;"),
 }  # fmt: skip
 #: What is wrong in the model: a line of ``ingest``, or a constant, as it is and as it is not.
 INGEST: dict[str, tuple[str, str, str]] = {
