@@ -59,7 +59,7 @@ module bank #(
     logic last;
     always_comb begin
         if (FORMAT == 1) last = (left & (left - 1'b1)) == 0;
-        else last = left <= 1;
+        else last = (left >> 1) == 0;
     end
     wire pop = last & (waiting != 0);
     assign full = waiting == (FW + 1)'(FIFO);

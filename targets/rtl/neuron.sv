@@ -109,10 +109,7 @@ module neuron #(
     end
 
     assign spike = v4 > $signed({1'b0, threshold4});
-    always_comb begin
-        if (!spike) new_v = v4;
-        else if (subtract) new_v = saturated(W'(v4) - W'(reset4));
-        else new_v = reset4;
-    end
+    wire signed [VB-1:0] less = saturated(W'(v4) - W'(reset4));
+    assign new_v = spike ? (subtract ? less : reset4) : v4;
     assign new_u = u4;
 endmodule
