@@ -69,7 +69,7 @@ CASES: dict[str, Callable[[], Case]] = {"row": _row, "loop": _loop}
 #: What is wrong: the case that shows it, file, line as it is, and as it is not.
 HARDWARE: dict[str, tuple[str, str, str, str]] = {
     "sums are not forwarded": (
-        "row", "bank.sv", "(f_valid & (f_address == s_address)) ? f_sum", "1'b0 ? f_sum"),
+        "row", "bank.sv", "= s_after_one ? f_sum", "= 1'b0 ? f_sum"),
     "accumulators are not cleared": (
         "row", "bank.sv", "if (clears | add) sums[to]", "if (add) sums[to]"),
     "entries go into the half that is swept": (

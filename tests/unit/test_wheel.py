@@ -86,6 +86,7 @@ def test_the_wheel_holds_everything_and_nothing_else(wheel):
         if p.is_file() and "__pycache__" not in p.parts
     }
     devices = {f"snn_deploy/_targets/{p.name}" for p in (ROOT / "targets").glob("*.toml")}
+    devices |= {f"snn_deploy/_targets/rtl/{p.name}" for p in (ROOT / "targets/rtl").iterdir()}
     assert names == package | devices
     assert "snn_deploy/py.typed" in names
     assert any(n.startswith("snn_deploy/report/templates/") for n in names)
